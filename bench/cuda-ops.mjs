@@ -1,6 +1,7 @@
 // node bench/cuda-ops.mjs [--preset 20b] [--tokens 4096] [--rank 16] [--filter TEXT]: every large op of one gpt-oss
 // layer and of the head on a GPU, alone: milliseconds, rate, share of the device's own limit (its best dense product,
 // copying memory; both measured first). Ops are queued in a row and waited for once, so launches overlap as in a step.
+// --activations f32: products read f32 and round copies of it, where training stores bf16 for them.
 // TEMPER_CUDA_MATMUL=mma|wgmma|cublaslt chooses the products for comparison. One JSON object per line. Needs npm run
 // build and npm run build:cuda.
 import { parseArgs } from 'node:util';
@@ -17,22 +18,23 @@ const { values: o } = parseArgs({
     preset: { type: 'string', default: '20b' },
     tokens: { type: 'string', default: '4096' },
     rank: { type: 'string', default: '16' },
+    activations: { type: 'string', default: 'bf16' },
     filter: { type: 'string', default: '' },
   },
 });
 const T = Number(o.tokens),
   R = Number(o.rank);
-if (!(o.preset in PRESETS) || !(T >= 1) || !(R >= 1)) {
+if (!(o.preset in PRESETS) || !(T >= 1) || !(R >= 1) || !['bf16', 'f32'].includes(o.activations)) {
   console.error(
-    `cuda-ops: got --preset ${o.preset} --tokens ${o.tokens} --rank ${o.rank}, wanted one of ` +
-      `${Object.keys(PRESETS).join(', ')} and numbers from 1`,
+    `cuda-ops: got --preset ${o.preset} --tokens ${o.tokens} --rank ${o.rank} --activations ${o.activations}, wanted ` +
+      `one of ${Object.keys(PRESETS).join(', ')}, numbers from 1, bf16 or f32`,
   );
   process.exit(2);
 }
 openDevice('cuda');
 const limits = measureDeviceLimits('cuda', 1, o.preset === 'nano' ? 64 : 8192);
 const mode = process.env.TEMPER_CUDA_MATMUL ?? 'auto';
-console.log(JSON.stringify({ limits, matmul: mode, preset: o.preset, tokens: T, rank: R }));
+console.log(JSON.stringify({ limits, matmul: mode, preset: o.preset, tokens: T, rank: R, activations: o.activations }));
 
 const config = { ...PRESETS[o.preset], num_hidden_layers: 2, layer_types: ['sliding_attention', 'full_attention'] };
 const {
@@ -63,22 +65,30 @@ const normal = (shape, scale = 1) => {
   return t;
 };
 const P = T * K;
+/** What products alone read. */
+const activation = (shape) => s.empty(o.activations === 'bf16' ? 'bf16' : 'f32', shape);
+const size = o.activations === 'bf16' ? 2 : 4;
+const input = (shape) => {
+  const t = activation(shape);
+  ops.random_normal(t, seed++, 1);
+  return t;
+};
 
 const dense = (name, w, lora, inputs, outputs) => {
-  const x = normal([T, inputs]),
+  const x = input([T, inputs]),
     y = s.empty('f32', [T, outputs]),
     h = lora ? s.empty('f32', [T, R]) : null,
     dy = normal([T, outputs]),
     dx = s.empty('f32', [T, inputs]);
   const flops = 2 * T * inputs * outputs + (lora ? 2 * T * R * (inputs + outputs) : 0),
-    bytes = 4 * T * (inputs + outputs) + 2 * inputs * outputs;
+    bytes = T * (size * inputs + 4 * outputs) + 2 * inputs * outputs;
   time(`linear_fwd ${name}`, flops, bytes, () =>
     ops.linear_fwd(y, h, x, w.w, w.bias, lora?.A ?? null, lora?.B ?? null, 2, 0, 0, 1, 0),
   );
   time(
     `linear_bwd ${name}`,
     flops + (lora ? 2 * T * R * (inputs + outputs) : 0),
-    bytes + (lora ? 4 * T * inputs : 0),
+    bytes + (4 - size) * T * inputs + (lora ? size * T * inputs : 0),
     () =>
       ops.linear_bwd(
         dx,
@@ -149,9 +159,9 @@ dense('router', w.router, null, D, E);
   ops.topk_fwd(weights, ids, logits);
   time('moe_plan', 0, 4 * P * 6, () => ops.moe_plan(offsets, rowToken, slotRow, rowWeight, ids, weights));
   ops.moe_plan(offsets, rowToken, slotRow, rowWeight, ids, weights);
-  const xn = normal([T, D]),
+  const xn = input([T, D]),
     z = s.empty('f32', [P, 2 * F]),
-    act = s.empty('f32', [P, F]),
+    act = activation([P, F]),
     y = s.empty('f32', [P, D]),
     h1 = s.empty('f32', [P, R]),
     h2 = s.empty('f32', [P, R]);
@@ -164,17 +174,43 @@ dense('router', w.router, null, D, E);
   time(
     'grouped_linear_fwd gate_up',
     2 * P * D * 2 * F + low * (D + 2 * F),
-    4 * T * D + 4 * P * 2 * F + codes(2 * F, D),
+    size * T * D + 4 * P * 2 * F + codes(2 * F, D),
     () =>
       ops.grouped_linear_fwd(z, h1, xn, rowToken, offsets, g.w, g.scales, g.bias, lg.A, lg.B, lg.scale, g.layout, 1, 0),
   );
-  time('grouped_linear_fwd gate_up, no LoRA', 2 * P * D * 2 * F, 4 * T * D + 4 * P * 2 * F + codes(2 * F, D), () =>
+  time('grouped_linear_fwd gate_up, no LoRA', 2 * P * D * 2 * F, size * T * D + 4 * P * 2 * F + codes(2 * F, D), () =>
     ops.grouped_linear_fwd(z, null, xn, rowToken, offsets, g.w, g.scales, g.bias, null, null, 0, g.layout, 1, 0),
   );
   ops.grouped_linear_fwd(z, h1, xn, rowToken, offsets, g.w, g.scales, g.bias, lg.A, lg.B, lg.scale, g.layout, 1, 0);
-  time('swiglu_fwd', 0, 12 * P * F, () => ops.swiglu_fwd(act, z, 1.702, 7));
+  for (const to of [null, z])
+    time(
+      `grouped_linear_swiglu_fwd${to ? ', z kept' : ''}`,
+      2 * P * D * 2 * F + low * (D + 2 * F),
+      size * (T * D + P * F) + (to ? 4 * P * 2 * F : 0) + codes(2 * F, D),
+      () =>
+        ops.grouped_linear_swiglu_fwd(
+          act,
+          to,
+          h1,
+          xn,
+          rowToken,
+          offsets,
+          g.w,
+          g.scales,
+          g.bias,
+          lg.A,
+          lg.B,
+          lg.scale,
+          1.702,
+          7,
+          g.layout,
+          1,
+          0,
+        ),
+    );
+  time('swiglu_fwd', 0, (8 + size) * P * F, () => ops.swiglu_fwd(act, z, 1.702, 7));
   ops.swiglu_fwd(act, z, 1.702, 7);
-  time('grouped_linear_fwd down', 2 * P * D * F + low * (D + F), 4 * P * (F + D) + codes(D, F), () =>
+  time('grouped_linear_fwd down', 2 * P * D * F + low * (D + F), P * (size * F + 4 * D) + codes(D, F), () =>
     ops.grouped_linear_fwd(y, h2, act, null, offsets, d.w, d.scales, d.bias, ld.A, ld.B, ld.scale, d.layout, 1, 0),
   );
   ops.grouped_linear_fwd(y, h2, act, null, offsets, d.w, d.scales, d.bias, ld.A, ld.B, ld.scale, d.layout, 1, 0);
@@ -184,30 +220,34 @@ dense('router', w.router, null, D, E);
   const dout = normal([T, D]),
     dact = s.empty('f32', [P, F]),
     rowDot = s.empty('f32', [P]),
-    dz = s.empty('f32', [P, 2 * F]),
+    dz = activation([P, 2 * F]),
     dRows = s.empty('f32', [P, D]);
-  time('grouped_linear_bwd down', 2 * P * D * F + 2 * low * (D + F), 4 * (T * D + 2 * P * F) + codes(D, F), () =>
-    ops.grouped_linear_bwd(
-      dact,
-      null,
-      null,
-      ld.dA,
-      ld.dB,
-      dout,
-      rowToken,
-      rowWeight,
-      act,
-      null,
-      h2,
-      offsets,
-      d.w,
-      d.scales,
-      ld.A,
-      ld.B,
-      ld.scale,
-      d.layout,
-      1,
-    ),
+  time(
+    'grouped_linear_bwd down',
+    2 * P * D * F + 2 * low * (D + F),
+    4 * (T * D + P * F) + size * P * F + codes(D, F),
+    () =>
+      ops.grouped_linear_bwd(
+        dact,
+        null,
+        null,
+        ld.dA,
+        ld.dB,
+        dout,
+        rowToken,
+        rowWeight,
+        act,
+        null,
+        h2,
+        offsets,
+        d.w,
+        d.scales,
+        ld.A,
+        ld.B,
+        ld.scale,
+        d.layout,
+        1,
+      ),
   );
   time('grouped_linear_bwd down, dx alone, no LoRA', 2 * P * D * F, 4 * (T * D + P * F) + codes(D, F), () =>
     ops.grouped_linear_bwd(
@@ -232,11 +272,11 @@ dense('router', w.router, null, D, E);
       1,
     ),
   );
-  time('swiglu_bwd', 0, 20 * P * F, () => ops.swiglu_bwd(dz, rowDot, dact, z, rowWeight, 1.702, 7));
+  time('swiglu_bwd', 0, (12 + 2 * size) * P * F, () => ops.swiglu_bwd(dz, rowDot, dact, z, rowWeight, 1.702, 7));
   time(
     'grouped_linear_bwd gate_up',
     2 * P * D * 2 * F + 2 * low * (D + 2 * F),
-    4 * (P * 2 * F + P * D + T * D) + codes(2 * F, D),
+    size * (P * 2 * F + T * D) + 4 * P * D + codes(2 * F, D),
     () =>
       ops.grouped_linear_bwd(
         dRows,
@@ -263,7 +303,7 @@ dense('router', w.router, null, D, E);
   time(
     'grouped_linear_bwd gate_up, dx alone, no LoRA',
     2 * P * D * 2 * F,
-    4 * (P * 2 * F + P * D) + codes(2 * F, D),
+    size * P * 2 * F + 4 * P * D + codes(2 * F, D),
     () =>
       ops.grouped_linear_bwd(
         dRows,

@@ -234,6 +234,7 @@ void grouped_fwd(Call& c) {
   expert_weights(c, c["N"]);
 }
 void grouped_swiglu(Call& c) {
+  lora_fwd(c);
   indexed(c, "x", "rows", "X");
   expert_weights(c, 2 * c["F"]);
 }
@@ -371,7 +372,9 @@ Spec parse_arg(Op& op, std::string_view text) {
              : d == "i32"  ? kI32
              : d == "u8"   ? kU8
              : d == "wf"   ? kF32 | kBf16
+             : d == "af"   ? kF32 | kBf16
                            : kF32 | kBf16 | kI32 | kU8;
+  s.activation = d == "af";
   for (const std::string& dim : split(inside, ',')) s.dims.push_back(parse_dim(op, dim));
   parse_notes(op, s, text.substr(close + 1));
   return s;
@@ -528,7 +531,10 @@ void bind(Call& call) {
     }
     if (!((s.dtypes >> static_cast<int>(t->dtype)) & 1))
       fail("bad_dtype", op.name, ": ", s.name, " is ", name_of(t->dtype), ", wanted ",
-           s.dtype_text == "wf" ? "f32 or bf16" : s.dtype_text);
+           s.dtype_text == "wf" || s.activation ? "f32 or bf16" : s.dtype_text);
+    if (s.activation && !s.output && t->dtype == DType::bf16)
+      require(numbers[op.arg("precision")] == 1, "bad_dtype", op.name, ": ", s.name,
+              " is bf16, wanted f32 at precision 0, which does not round it");
     if (!match_shape(call, s, t)) call.shape_error(static_cast<int>(i), wanted_text(call, s));
   }
   if (op.rule) op.rule(call);

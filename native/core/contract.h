@@ -17,7 +17,8 @@ struct Arg {
   std::string name;
   Kind kind = Kind::tensor;
   bool output = false, nullable = false;
-  bool on_host = false;  // may lie on the host while the others lie on a device
+  bool on_host = false;     // may lie on the host while the others lie on a device
+  bool activation = false;  // "af" of ops.def
 };
 
 inline constexpr int kMaxArgs = 24;

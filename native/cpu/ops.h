@@ -1,6 +1,8 @@
 // The CPU backend's ops: the contracts of temper/ops.h, as functions that throw. `cpu` is the shipped path; `reference`
 // beside it is plain loops with double accumulators and is what the tests compare with.
 #pragma once
+#include <initializer_list>
+
 #include "temper/cost.h"
 #include "temper/error.h"
 #include "temper/ops.h"
@@ -18,6 +20,8 @@ namespace cost {
 TEMPER_OP_NAMES(TEMPER_DECLARE)
 #undef TEMPER_DECLARE
 }  // namespace cost
+// Bytes of those that are bf16 as f32, which they are for the length of a call (table.cpp).
+double widened(std::initializer_list<TensorRef> activations);
 const TemperOps& table();  // the shipped ops
 const TemperOps& reference_table();
 }  // namespace temper::cpu

@@ -77,4 +77,11 @@ void with_wf(const Tensor& t, F&& f) {
   else f(static_cast<const float*>(t.f32()));
 }
 
+// The same of an activation that the op writes.
+template <class F>
+void with_activation(const Tensor& t, F&& f) {
+  if (t.dtype == DType::bf16) f(t.bf16());
+  else f(t.f32());
+}
+
 }  // namespace temper::gpu

@@ -74,6 +74,7 @@ TEMPER_DEVICE void store(float* p, const Floats<W>& x) {
 template <int W>
 TEMPER_DEVICE void store(uint16_t* p, const Floats<W>& x) {  // bf16, nearest even
   if constexpr (W == 4) store_as(p, make_uint2(pack_bf16(x.v[0], x.v[1]), pack_bf16(x.v[2], x.v[3])));
+  else if constexpr (W == 2) store_as(p, pack_bf16(x.v[0], x.v[1]));
   else *p = float_to_bf16(x.v[0]);
 }
 

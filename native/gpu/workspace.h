@@ -88,15 +88,20 @@ inline double rmsnorm_bwd(const args::rmsnorm_bwd& a) {
 inline double rope_table(const args::rope_table&) { return 0; }
 inline double rope(const args::rope&) { return 0; }
 
-// bf16 copies of the activations, and x after dropout for the low-rank product
+// The copy in bf16 that products read of an activation; none of one that is bf16 and lies as they read it.
+inline double staged(TensorRef t, double elements) {
+  return t->dtype == DType::bf16 && t->shape[t->ndim - 1] % 8 == 0 ? 0 : 2.0 * elements;
+}
+// Copies of the activations, and x after dropout for the low-rank product
 inline double linear_fwd(const args::linear_fwd& a) {
   const int64_t C = a.w->shape[1], T = C ? a.x->numel() / C : 0, R = a.A ? a.A->shape[0] : 0;
-  return 2.0 * T * (C + R) + (a.A && a.dropout > 0 ? 2.0 * T * C : 0);
+  return staged(a.x, T * C) + 2.0 * T * R + (a.A && a.dropout > 0 ? 2.0 * T * C : 0);
 }
 inline double linear_bwd(const args::linear_bwd& a) {
   const int64_t N = a.w->shape[0], C = a.w->shape[1], T = N ? a.dy->numel() / N : 0, R = a.A ? a.A->shape[0] : 0;
   // and the parts of dA or dB
-  return 2.0 * T * (N + C) + 8.0 * T * R + 4.0 * std::min<int64_t>(ceil_div(T, 256), 32) * R * std::max(N, C);
+  return staged(a.dy, T * N) + staged(a.x, T * C) + 8.0 * T * R +
+         4.0 * std::min<int64_t>(ceil_div(T, 256), 32) * R * std::max(N, C);
 }
 inline double q8_quantize(const args::q8_quantize&) { return 0; }
 inline double linear_q8_fwd(const args::linear_q8_fwd& a) {
@@ -139,8 +144,10 @@ inline double moe_plan(const args::moe_plan& a) {
   const int64_t E = a.offsets->numel() - 1, P = a.ids->numel(), tiles = sort_tiles(P);
   return E <= 1 << kDigitBits ? (tiles > 1 ? 4.0 * tiles * E : 0) : 4.0 * (2 * P + (tiles << kDigitBits));
 }
+// Rows for MXFP4 are copied even where they are bf16: their kernel reads k in another order.
 inline double grouped_linear_fwd(const args::grouped_linear_fwd& a) {
-  return 2.0 * a.y->shape[0] * (a.A ? a.A->shape[1] : 0) + bytes_of(a.x) / 2;
+  const double x = a.layout == 0 ? 2.0 * a.x->numel() : staged(a.x, a.x->numel());
+  return 2.0 * a.y->shape[0] * (a.A ? a.A->shape[1] : 0) + x;
 }
 inline double linear_router_fwd(const args::linear_router_fwd& a) {
   const int64_t T = a.x->shape[0], D = a.x->shape[1], E = a.w->shape[0];
@@ -148,14 +155,18 @@ inline double linear_router_fwd(const args::linear_router_fwd& a) {
          moe_plan({a.offsets, a.row_token, a.slot_row, a.row_weight, a.ids, a.weights});
 }
 inline double grouped_linear_swiglu_fwd(const args::grouped_linear_swiglu_fwd& a) {
-  return 8.0 * a.a->numel() + bytes_of(a.x) / 2;
+  const double x = a.layout == 0 ? 2.0 * a.x->numel() : staged(a.x, a.x->numel());
+  return (a.z ? 0 : 8.0 * a.a->numel()) + 2.0 * a.a->shape[0] * (a.A ? a.A->shape[1] : 0) + x;
 }
 inline double grouped_linear_combine_fwd(const args::grouped_linear_combine_fwd& a) {
   return 4.0 * a.x->shape[0] * a.out->shape[1] + bytes_of(a.x) / 2;
 }
 inline double grouped_linear_bwd(const args::grouped_linear_bwd& a) {
   const int64_t P = a.dx ? a.dx->shape[0] : a.dy_rows ? a.dy_rows->numel() : a.dy->shape[0];
-  return 2.0 * P * (a.dy->shape[a.dy->ndim - 1] + a.x->shape[a.x->ndim - 1]) + 8.0 * P * (a.A ? a.A->shape[1] : 0);
+  const int64_t N = a.dy->shape[a.dy->ndim - 1], C = a.x->shape[a.x->ndim - 1];
+  // r∘g of a weight's gradient is a copy of its own
+  const double weighted = a.row_weight && a.dw && a.dy->dtype == DType::bf16 ? 2.0 * P * N : 0;
+  return staged(a.dy, P * N) + weighted + staged(a.x, P * C) + 8.0 * P * (a.A ? a.A->shape[1] : 0);
 }
 inline double swiglu_fwd(const args::swiglu_fwd&) { return 0; }
 inline double swiglu_bwd(const args::swiglu_bwd&) { return 0; }

@@ -5,7 +5,7 @@
 import { ConfigError, NativeError } from '../base/errors.js';
 import { backendOf, HOST } from '../native/backends.js';
 import { ops, PRECISION, type Precision, type RowBits } from '../native/ops.js';
-import { Scope, type Tensor } from '../native/tensor.js';
+import { type DType, Scope, type Tensor } from '../native/tensor.js';
 import { type ModelConfig, ropeParameters } from './config.js';
 import { type ExpertLoad, RoutedRows } from './expert-load.js';
 import {
@@ -189,6 +189,8 @@ interface Pass {
   readonly routed?: RoutedRows | null;
   /** Layers may take the ops that are several in one. */
   readonly joins: boolean;
+  /** What products alone read may be stored as they round it. */
+  readonly rounded: boolean;
 }
 const NO_ADAPTER: LayerAdapter = {};
 const TARGETS: readonly LoraTarget[] = ['q', 'k', 'v', 'o', 'router', 'gateUp', 'down'];
@@ -256,7 +258,7 @@ function* startPass(
         'adapter for all of them',
     );
   const half = model.config.head_dim / 2,
-    { joinsOps, ownMemory, rowsAlone } = backendOf(placeOf(model));
+    { joinsOps, ownMemory, rowsAlone, storesRounded } = backendOf(placeOf(model));
   const inputs: Inputs = o.inputs ?? inputsOf(s, model, batch, o.cache ?? null);
   const { plan } = inputs;
   const pace = plan && B === 1 && !mixed && !ownMemory ? (o.pace ?? null) : null;
@@ -306,6 +308,7 @@ function* startPass(
     train: o.train ?? false,
     pace,
     joins: joinsOps && plan?.window.kind === 'ring' && o.byRow === true && !mixed && T <= (rowsAlone ?? T),
+    rounded: storesRounded && o.precision === 'bf16' && !plan,
   };
 }
 
@@ -485,11 +488,32 @@ interface Normed {
   readonly xn: Tensor;
   readonly rstd: Tensor;
 }
+/**
+ * What the inputs of products are stored as: bf16 where those round them anyway and nothing else reads them.
+ * @param dropped of the targets with dropout, which comes before the rounding
+ */
+function inputDtype(
+  p: Pass,
+  products: readonly (LinearWeights | ExpertWeights)[],
+  dropped: readonly LoraPair[],
+): DType {
+  return p.rounded && products.every((w) => !w.inputs) && dropped.every((pair) => dropoutOf(p, pair) === 0)
+    ? 'bf16'
+    : 'f32';
+}
+const pairsOf = (...pairs: (LoraPair | undefined)[]): LoraPair[] => pairs.filter((pair) => pair !== undefined);
 function inputNorm(s: Scope, p: Pass, i: number, x: Tensor): Normed {
-  const xn = s.empty('f32', x.shape),
+  const { w, a } = layerOf(p, i);
+  const xn = s.empty(inputDtype(p, [w.q, w.k, w.v], pairsOf(a.q, a.k, a.v)), x.shape),
     rstd = s.empty('f32', [x.rows]);
-  ops.rmsnorm_fwd(xn, rstd, null, x, null, layerOf(p, i).w.inputNorm, p.model.config.rms_norm_eps);
+  ops.rmsnorm_fwd(xn, rstd, null, x, null, w.inputNorm, p.model.config.rms_norm_eps);
   return { xn, rstd };
+}
+
+/** Of the normed input of the router and the experts. */
+function postDtype(p: Pass, i: number): DType {
+  const { w, a } = layerOf(p, i);
+  return inputDtype(p, [w.router, w.gateUp], pairsOf(a.router));
 }
 
 /**
@@ -582,7 +606,7 @@ const flat = (s: Scope, { o }: Attention): Tensor => o.view(s, [o.rows, o.numel 
 
 /**
  * Query projection, rotary, attention and output projection of a chunk into `to`: everything of the first half-layer
- * but the residual sum. `xn` f32 [t,D].
+ * but the residual sum. `xn` [t,D], the normed input.
  */
 function* attention(
   s: Scope,
@@ -671,10 +695,13 @@ function* attendOnCache(
 }
 
 /**
- * Router, gate/up projection and SwiGLU of a chunk of tokens; xn f32 [t,D] is the normed input. Rows p are the t·K
+ * Router, gate/up projection and SwiGLU of a chunk of tokens; xn [t,D] is the normed input. Rows p are the t·K
  * routed pairs, sorted by expert. `wide` receives z and act, by far the largest, so that they can go first.
  */
-interface Expertise extends Routing, PreActivation {
+interface Expertise extends Routing {
+  /** PreActivation's; null where a forward pass does not keep it. */
+  readonly z: Tensor | null;
+  readonly h: Tensor | null;
   readonly router: Linear;
   readonly rowAdapter: Tensor | null;
   readonly act: Tensor;
@@ -700,6 +727,7 @@ function pieceOf(s: Scope, p: Pass, { z, h }: PreActivation, from: number, to: n
 /**
  * @param kept where the pre-activations go, or lie already; null: to new tensors
  * @param known they lie there
+ * @param needed they are read afterwards, kept or not
  */
 function* experts(
   s: Scope,
@@ -709,6 +737,7 @@ function* experts(
   xn: Tensor,
   kept: PreActivation | null,
   known: boolean,
+  needed: boolean,
 ): Generator<void, Expertise> {
   const { w, a } = layerOf(p, i);
   const { num_experts_per_tok: K, intermediate_size: F, swiglu_alpha, swiglu_limit } = p.model.config;
@@ -724,8 +753,35 @@ function* experts(
   if (p.pace) yield;
   const rowAdapter = p.mixed && s.empty('i32', [P]);
   if (p.mixed && rowAdapter) ops.gather_rows(rowAdapter, p.mixed.rows, rowToken);
-  const { z, h } = kept ?? newPreActivation(s, wide, p, i, P),
-    act = wide.empty('f32', [P, F]);
+  const act = wide.empty(inputDtype(p, [w.down], []), [P, F]);
+  // Product and activation at once, as p.rounded says of passes that are not paced and have one adapter at most.
+  if (!known && p.rounded && !w.gateUp.inputs) {
+    const z = kept?.z ?? (needed ? wide.empty('f32', [P, 2 * F]) : null),
+      h = kept?.h ?? (a.gateUp ? s.empty('f32', [P, a.gateUp.A.shape[1] ?? 0]) : null);
+    const { A = null, B = null, scale = 0 } = a.gateUp ?? {};
+    const { w: weights, scales, bias, layout } = w.gateUp;
+    ops.grouped_linear_swiglu_fwd(
+      act,
+      z,
+      h,
+      xn,
+      rowToken,
+      offsets,
+      weights,
+      scales,
+      bias,
+      A,
+      B,
+      scale,
+      swiglu_alpha,
+      swiglu_limit,
+      layout,
+      p.precision,
+      p.byRow,
+    );
+    return { router, ...routing, rowAdapter, z, act, h };
+  }
+  const { z, h } = kept ?? newPreActivation(s, wide, p, i, P);
   if (!known) {
     const x = w.gateUp.inputs?.(s, xn) ?? xn;
     yield* expertRows(p, z, h, { x, rows: rowToken, offsets }, w.gateUp, a.gateUp);
@@ -872,16 +928,22 @@ function* joinedLayer(p: Pass, i: number, x: Tensor, out: Tensor): Generator<voi
   const { gateUp } = w;
   ops.grouped_linear_swiglu_fwd(
     act,
+    null,
+    null,
     gateUp.inputs?.(s, xn) ?? xn,
     r.rowToken,
     r.offsets,
     gateUp.w,
     gateUp.scales,
     gateUp.bias,
+    null,
+    null,
+    0,
     config.swiglu_alpha,
     config.swiglu_limit,
     gateUp.layout,
     p.precision,
+    1,
   );
   const { down } = w;
   if (!a.down) {
@@ -912,7 +974,7 @@ function* chunkForward(
   const t = c.to - c.from,
     xc = rowsOf(inner, x, c.from, c.to),
     outc = rowsOf(inner, out, c.from, c.to);
-  const xn = inner.empty('f32', [t, D]);
+  const xn = inner.empty(postDtype(p, i), [t, D]);
   {
     using half = new Scope('activations', placeOf(p.model));
     const att = kept.attention ? chunkOf(half, kept.attention, c) : newAttention(half, p, i, t, false);
@@ -923,7 +985,7 @@ function* chunkForward(
   for (const [from, to] of moeChunks(p.model, c.from, c.to)) {
     using m = new Scope('workspace', placeOf(p.model));
     const pre = kept.experts && pieceOf(m, p, kept.experts, from, to);
-    const e = yield* experts(m, m, p, i, rowsOf(m, xn, from - c.from, to - c.from), pre, false);
+    const e = yield* experts(m, m, p, i, rowsOf(m, xn, from - c.from, to - c.from), pre, false, false);
     p.routed?.note(i, e.offsets);
     const y = m.empty('f32', [(to - from) * K, D]);
     const h = !a.down
@@ -949,7 +1011,7 @@ function* endsForward(s: Scope, p: Pass, i: number, x: Tensor, ends: Int32Array)
     index = inner.from(ends),
     c = p.chunks[0] as Chunk;
   const endsOf = (from: Tensor): Tensor => {
-    const some = inner.empty('f32', [B, ...from.shape.slice(1)]);
+    const some = inner.empty(from.dtype, [B, ...from.shape.slice(1)]);
     ops.gather_rows(some, from, index);
     return some;
   };
@@ -1003,7 +1065,8 @@ function expertsBackward(
   const t = to - from,
     P = t * K;
   const pre = kept.experts && pieceOf(s, p, kept.experts, from, to);
-  const m = atOnce(experts(s, wide, p, i, xn, pre, pre !== null));
+  const m = atOnce(experts(s, wide, p, i, xn, pre, pre !== null, true));
+  if (!m.z) throw new NativeError('bad_layer', 'experts left no pre-activations');
   const dact = wide.empty('f32', [P, F]),
     rowDot = s.empty('f32', [P]);
   const dy = { of: dout, rows: m.rowToken, weight: m.rowWeight },
@@ -1011,7 +1074,8 @@ function expertsBackward(
     downH = kept.downH?.slice(s, from * K, to * K) ?? null;
   expertProductBackward(dact, g?.down, dy, downIn, downH, w.down, a.down, p.precision);
   mergedExpertsBackward(p, mergedPair(p, i, 'down'), dy, downIn, w.down);
-  const dz = s.empty('f32', [P, 2 * F]);
+  // the sums of a bias's gradient are over what is not rounded
+  const dz = s.empty(g?.gateUp?.bias ? 'f32' : inputDtype(p, [], []), [P, 2 * F]);
   ops.swiglu_bwd(dz, rowDot, dact, m.z, m.rowWeight, swiglu_alpha, swiglu_limit);
   wide.close();
   const dRows = s.empty('f32', [P, D]);
@@ -1060,7 +1124,7 @@ function layerBackward(p: Pass, i: number, x: Tensor, dx: Tensor, kept: KeptLaye
       dxn = inner.empty('f32', [t, D]);
     {
       using half = new Scope('activations', placeOf(p.model));
-      const post = { xn: half.empty('f32', [t, D]), rstd: half.empty('f32', [t]) };
+      const post = { xn: half.empty(postDtype(p, i), [t, D]), rstd: half.empty('f32', [t]) };
       ops.rmsnorm_fwd(post.xn, post.rstd, mid, mid, xc, w.postNorm, eps); // mid = attention + x
       for (const [from, to] of moeChunks(p.model, c.from, c.to)) {
         const rows = (whole: Tensor): Tensor => rowsOf(half, whole, from - c.from, to - c.from);

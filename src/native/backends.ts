@@ -42,6 +42,11 @@ export interface Backend {
    */
   readonly joinsOps: boolean;
   /**
+   * Activations that only products read are stored in bf16 where these round them anyway: half the bytes, no copy, the
+   * same bits.
+   */
+  readonly storesRounded: boolean;
+  /**
    * Rows that an expert gets on average in a chunk, as fewer fill its tiles badly and more cost memory; null: as many
    * as MOE_CHUNK_TOKENS gives.
    */
@@ -66,6 +71,7 @@ export const BACKENDS = [
     sharesRecordings: true,
     rowsAlone: null,
     joinsOps: false,
+    storesRounded: false,
     expertRows: null,
     tunesProducts: false,
     timedByPlan: true,
@@ -87,6 +93,7 @@ export const BACKENDS = [
     sharesRecordings: false,
     rowsAlone: 32,
     joinsOps: true,
+    storesRounded: true,
     expertRows: 256, // two of its tiles of 128 rows: chunks of 2,048 tokens of 20b, 8,192 of 120b
     tunesProducts: true,
     timedByPlan: false,

@@ -316,19 +316,25 @@ export interface Ops {
   ): void;
   /** gate = min(z[2k], limit), lin = clamp(z[2k+1], ±limit); a[k] = gate·σ(alpha·gate)·(lin + 1). */
   swiglu_fwd(a: Tensor, z: Tensor, alpha: number, limit: number): void;
-  /** grouped_linear_fwd of gate and linear units by row, without a pair, and swiglu_fwd of it, to the bit. */
+  /** grouped_linear_fwd of gate and linear units, z, and swiglu_fwd of it, to the bit. */
   grouped_linear_swiglu_fwd(
     a: Tensor,
+    z: Tensor | null,
+    h: Tensor | null,
     x: Tensor,
     rows: Tensor | null,
     offsets: Tensor,
     w: Tensor,
     scales: Tensor | null,
     bias: Tensor | null,
+    A: Tensor | null,
+    B: Tensor | null,
+    scale: number,
     alpha: number,
     limit: number,
     layout: ExpertLayout,
     precision: Precision,
+    byRow: RowBits,
   ): void;
   /**
    * da is per unit of row weight: dz = row_weight·da∘∂a/∂z (gradient passes at the clamp itself);
@@ -603,16 +609,22 @@ export const OP_ARGUMENTS = {
   swiglu_fwd: ['a', 'z', 'alpha', 'limit'],
   grouped_linear_swiglu_fwd: [
     'a',
+    'z',
+    'h',
     'x',
     'rows',
     'offsets',
     'w',
     'scales',
     'bias',
+    'A',
+    'B',
+    'scale',
     'alpha',
     'limit',
     'layout',
     'precision',
+    'byRow',
   ],
   swiglu_bwd: ['dz', 'rowDot', 'da', 'z', 'rowWeight', 'alpha', 'limit'],
   moe_combine: ['out', 'y', 'weights', 'slotRow', 'accumulate'],

@@ -62,7 +62,13 @@ Cost cost::linear_router_fwd(const args::linear_router_fwd& a) {
   return count(&composed::linear_router_fwd<Counting>, a);
 }
 Cost cost::grouped_linear_swiglu_fwd(const args::grouped_linear_swiglu_fwd& a) {
-  return count(&composed::grouped_linear_swiglu_fwd<Counting>, a);
+  Tensor act = *a.a, x = *a.x;  // as the parts see them
+  act.dtype = x.dtype = DType::f32;
+  args::grouped_linear_swiglu_fwd wide = a;
+  wide.a = &act, wide.x = &x;
+  Cost cost = count(&composed::grouped_linear_swiglu_fwd<Counting>, wide);
+  cost.workspace += widened({a.a, a.x});
+  return cost;
 }
 Cost cost::grouped_linear_combine_fwd(const args::grouped_linear_combine_fwd& a) {
   return count(&composed::grouped_linear_combine_fwd<Counting>, a);
@@ -83,11 +89,12 @@ Cost cost::grouped_linear_combine_fwd(const args::grouped_linear_combine_fwd& a)
     composed::linear_router_fwd<parts>({sum, xn, weights, ids, offsets, row_token, slot_row, row_weight, x, residual, \
                                         norm, eps, w, bias, precision});                                              \
   }                                                                                                                   \
-  void grouped_linear_swiglu_fwd(TensorRef a, TensorRef x, TensorRef rows, TensorRef offsets, TensorRef w,            \
-                                 TensorRef scales, TensorRef bias, double alpha, double limit, int64_t layout,        \
-                                 int64_t precision) {                                                                 \
+  void grouped_linear_swiglu_fwd(TensorRef a, TensorRef z, TensorRef h, TensorRef x, TensorRef rows,                  \
+                                 TensorRef offsets, TensorRef w, TensorRef scales, TensorRef bias, TensorRef A,       \
+                                 TensorRef B, double scale, double alpha, double limit, int64_t layout,               \
+                                 int64_t precision, int64_t by_row) {                                                 \
     composed::grouped_linear_swiglu_fwd<parts>(                                                                       \
-        {a, x, rows, offsets, w, scales, bias, alpha, limit, layout, precision});                                     \
+        {a, z, h, x, rows, offsets, w, scales, bias, A, B, scale, alpha, limit, layout, precision, by_row});          \
   }                                                                                                                   \
   void grouped_linear_combine_fwd(TensorRef out, TensorRef x, TensorRef offsets, TensorRef w, TensorRef scales,       \
                                   TensorRef bias, TensorRef weights, TensorRef slot_row, int64_t layout,              \

@@ -176,7 +176,7 @@ Cost cost::grouped_linear_fwd(const args::grouped_linear_fwd& a) {
           .bytes = bytes_of(a.y) + bytes_of(a.h) + bytes_of(a.x) +
                    touched({a.w, a.scales, a.bias, a.A, a.B}, f.P, experts.experts),
           .rows = static_cast<double>(f.P) / E,
-          .workspace = static_cast<double>(products.size() * sizeof(Product) + most)};
+          .workspace = static_cast<double>(products.size() * sizeof(Product) + most) + widened({a.x})};
 }
 
 void grouped_linear_fwd(TensorRef y, TensorRef h, TensorRef x, TensorRef rows, TensorRef offsets, TensorRef w,
@@ -204,7 +204,7 @@ Cost cost::grouped_linear_bwd(const args::grouped_linear_bwd& a) {
   if (a.dw) add([&](auto... at) { return b.dw(at...); });
   if (a.dA) add([&](auto... at) { return b.dA(no_memory(), at...); });
   if (a.dB) add([&](auto... at) { return b.dB(at...); });
-  Cost cost = streamed(a, static_cast<double>(products.size() * sizeof(Product) + u + most));
+  Cost cost = streamed(a, static_cast<double>(products.size() * sizeof(Product) + u + most) + widened({a.dy, a.x}));
   cost.flops = 2.0 * b.P * (((a.dx ? 1 : 0) + (a.dw ? 1 : 0)) * b.N * b.C + 2 * b.R * (b.N + b.C));
   cost.rows = static_cast<double>(b.P) / static_cast<double>(std::max<int64_t>(1, experts.experts));
   return cost;

@@ -107,7 +107,7 @@ Cost cost::linear_fwd(const args::linear_fwd& a) {
   const Forward f{a};
   size_t most = workspace_of(f.whole(), a.precision);
   if (a.A) most = std::max(most, dropped_bytes(f.T * f.C, a.dropout) + workspace_of(f.down(no_memory()), a.precision));
-  Cost cost = streamed(a, static_cast<double>(most));
+  Cost cost = streamed(a, static_cast<double>(most) + widened({a.x}));
   cost.flops = 2.0 * f.T * (f.N * f.C + f.R * (f.N + f.C));
   cost.rows = f.T;
   return cost;
@@ -139,7 +139,7 @@ Cost cost::linear_bwd(const args::linear_bwd& a) {
   if (a.dw) add(b.dw(), 0);
   if (a.dA) add(b.dA(no_memory(), no_memory()), dropped);
   if (a.dB) add(b.dB(), 0);
-  Cost cost = streamed(a, static_cast<double>(u + most));
+  Cost cost = streamed(a, static_cast<double>(u + most) + widened({a.dy, a.x}));
   cost.flops = 2.0 * b.T * (((a.dx ? 1 : 0) + (a.dw ? 1 : 0)) * b.N * b.C + 2 * b.R * (b.N + b.C));
   cost.rows = b.T;
   return cost;

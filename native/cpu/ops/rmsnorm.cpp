@@ -79,7 +79,7 @@ struct NormBackward {
 
 }  // namespace
 
-Cost cost::rmsnorm_fwd(const args::rmsnorm_fwd& a) { return streamed(a); }
+Cost cost::rmsnorm_fwd(const args::rmsnorm_fwd& a) { return streamed(a, widened({a.y})); }
 
 void rmsnorm_fwd(TensorRef y, TensorRef rstd, TensorRef sum, TensorRef x, TensorRef residual, TensorRef w, double eps) {
   const int64_t T = x->shape[0], D = x->shape[1];

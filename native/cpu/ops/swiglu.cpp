@@ -51,8 +51,8 @@ struct Backward {
 
 }  // namespace
 
-Cost cost::swiglu_fwd(const args::swiglu_fwd& a) { return streamed(a); }
-Cost cost::swiglu_bwd(const args::swiglu_bwd& a) { return streamed(a); }
+Cost cost::swiglu_fwd(const args::swiglu_fwd& a) { return streamed(a, widened({a.a})); }
+Cost cost::swiglu_bwd(const args::swiglu_bwd& a) { return streamed(a, widened({a.dz})); }
 
 void swiglu_fwd(TensorRef a, TensorRef z, double alpha, double limit) {
   parallel_ranges(a->numel(), kTaskElements / 4, [&](int64_t begin, int64_t end) {

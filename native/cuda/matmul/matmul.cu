@@ -13,7 +13,8 @@ namespace {
 constexpr int kColumns = 32, kRowLanes = 8;
 
 struct ColumnSums {
-  const float* x;
+  const void* x;
+  bool bf16;
   int64_t ld, count;
   const int32_t* index;
   FaultName index_name;
@@ -41,7 +42,10 @@ __global__ void __launch_bounds__(kColumns* kRowLanes) column_sums(const ColumnS
   if (n < s.extent.n)
     for (int r = begin + lane; r < end; r += kRowLanes) {
       const int64_t row = s.index ? checked_index(s.fault, s.extent.op, s.index_name, r, s.index[r], s.count) : r;
-      sum += static_cast<double>(s.row_scale ? s.row_scale[r] : 1.0f) * static_cast<double>(s.x[row * s.ld + n]);
+      const int64_t at = row * s.ld + n;
+      const float x =
+          s.bf16 ? bf16_to_float(static_cast<const uint16_t*>(s.x)[at]) : static_cast<const float*>(s.x)[at];
+      sum += static_cast<double>(s.row_scale ? s.row_scale[r] : 1.0f) * static_cast<double>(x);
     }
   parts[lane][column] = sum;
   __syncthreads();
@@ -72,11 +76,22 @@ MatmulChoice& choice() {
 MatmulChoice matmul_choice() { return choice(); }
 void set_matmul_choice(MatmulChoice wanted) { choice() = wanted; }
 
+// Activations in bf16 that the kernel of few rows would take as f32: it rounds what it reads, so the bits are the same.
+static bool few_rounded_rows(const Product& p) {
+  const Source& a = p.main.a;
+  return a.kind == Kind::bf16 && !a.zero_padded && a.k_inner && !a.row_scale && !a.mask.limit && p.main.b.k_inner &&
+         p.ragged != Ragged::k && p.m <= most_few_rows(p);
+}
+
 void multiply(const Product& product, int64_t precision, Staging& staging) {
   const MatmulChoice chosen = matmul_choice();
   if (mxfp4_suits(product, precision)) return multiply_mxfp4(product, staging);
   if (chosen == MatmulChoice::mma && precision) return multiply_tiles(product, staging);
-  if ((chosen == MatmulChoice::automatic || precision == 0) && multiply_few_rows(product, precision)) return;
+  if (chosen == MatmulChoice::automatic || precision == 0) {
+    Product few = product;
+    if (few_rounded_rows(product)) few.main.a = staging.f32(few.main.a, few.main.k);
+    if (multiply_few_rows(few, precision)) return;
+  }
   if (precision == 0) return multiply_exact(product);
   if (chosen == MatmulChoice::automatic &&
       (multiply_narrow(product, staging) || multiply_narrow_gradient(product, staging)))
@@ -93,15 +108,11 @@ void multiply(const Product& product, int64_t precision, Staging& staging) {
 void add_column_sums(const Source& x, int64_t n, int64_t rows, const int32_t* offsets, int64_t groups, float* sum,
                      const char* op) {
   const ColumnSums args{
-      static_cast<const float*>(x.data),
-      x.ld,
-      x.count,
-      x.index,
-      x.index_name,
-      x.row_scale,
-      {0, static_cast<int>(n), static_cast<int>(rows), Ragged::k, offsets, static_cast<int>(groups), op},
-      sum,
-      device().fault};
+      x.data,      x.kind == Kind::bf16,
+      x.ld,        x.count,
+      x.index,     x.index_name,
+      x.row_scale, {0, static_cast<int>(n), static_cast<int>(rows), Ragged::k, offsets, static_cast<int>(groups), op},
+      sum,         device().fault};
   launch(column_sums, dim3(static_cast<unsigned>(blocks_for(n, kColumns)), static_cast<unsigned>(groups)),
          dim3(kColumns * kRowLanes), 0, args);
 }

@@ -8,6 +8,7 @@
 
 #include "cuda/host/runtime.h"
 #include "gpu/dropout.cuh"
+#include "temper/ops.h"
 
 namespace temper::gpu {
 
@@ -27,13 +28,13 @@ struct Source {
   // logical row r lies at index[r] (null: at r); each in [0, count), else a fault
   const int32_t* index = nullptr;
   FaultName index_name = {};         // of the op's argument, for the fault
-  const float* row_scale = nullptr;  // logical row r is taken times row_scale[r] (null: 1); f32 only
-  DropoutMask mask = {};             // element i of memory is taken times its factor; f32 only
+  const float* row_scale = nullptr;  // logical row r is taken times row_scale[r] (null: 1); f32 or bf16
+  DropoutMask mask = {};             // element i of memory is taken times its factor; f32 or bf16
   Kind kind = Kind::f32;
   bool k_inner = true;
   bool zero_padded = false;  // bf16: ld is a multiple of 8 and what a row has beyond its elements is zero
-  // f32 with k inner, k a multiple of 64: staged with each 64 k in the order that matmul_mxfp4.cu decodes in; both
-  // operands of a Term, but for MXFP4
+  // f32 or bf16 with k inner, k a multiple of 64: staged with each 64 k in the order that matmul_mxfp4.cu decodes in;
+  // both operands of a Term, but for MXFP4
   bool interleaved = false;
 };
 
@@ -63,13 +64,20 @@ struct Product {
   const void* bias = nullptr;  // [n]; Ragged::rows: [groups, n]
   Kind bias_kind = Kind::f32;
   Ragged ragged = Ragged::none;
+  // With `to`, a Ragged::rows product has swiglu of c (elements.cuh) as its result, [m, n/2] in f32 or bf16, and c may
+  // be null: only for multiply_mxfp4.
+  struct Activated {
+    void* to = nullptr;
+    Kind kind = Kind::f32;
+    float alpha = 0, limit = 0;
+  } activated = {};
   const int32_t* offsets = nullptr;  // [groups + 1] in device memory
   int64_t groups = 1;
   const char* op = "";
   bool staged = false;  // c will be an operand with k inner: a kernel that can leaves its bf16 copy in the staging
 };
 
-// bf16 copies of f32 operands for the tensor cores, made once per op call however many of its products read them.
+// bf16 copies of operands that are f32 or lie in another order, once per op call however many products read them.
 class Staging {
  public:
   // The source as the tile kernels want it: bf16 rows at 16-byte steps, zeros up to there, k_inner as asked. MXFP4, q8
@@ -78,6 +86,8 @@ class Staging {
   Source bf16(const Source& source, int64_t width, int64_t logical_rows, bool k_inner, const char* op);
   // Memory of the copy that `bf16` gives for plain f32 rows that are about to be made; who makes them fills it.
   uint16_t* room(const Source& source, int64_t width);
+  // bf16 as f32, for what reads few rows as they lie; `width` elements of each.
+  Source f32(const Source& source, int64_t width);
 
  private:
   struct Copy {
@@ -88,6 +98,7 @@ class Staging {
     std::unique_ptr<Workspace<uint16_t>> memory;
   };
   std::vector<Copy> copies_;
+  std::vector<std::unique_ptr<Workspace<uint16_t>>> wide_;
 };
 
 // TEMPER_CUDA_MATMUL = auto, mma, wgmma or cublaslt, read at the first call: which tensor-core kernels take what more
@@ -120,6 +131,9 @@ bool multiply_library(const Product& product, Staging& staging, bool whenever_po
 bool multiply_wgmma(const Product& product, Staging& staging, bool whenever_possible);
 void multiply_exact(const Product& product);                    // matmul_f32.cu: any product, precision 0
 void multiply_tiles(const Product& product, Staging& staging);  // matmul_tiles.cu: any product, precision 1
+
+// grouped_linear.cu: grouped_linear_swiglu_fwd by a product that activates its own result; false: none does
+bool grouped_linear_activated(const args::grouped_linear_swiglu_fwd& a);
 
 // sum[e][n] += Σ_r row_scale[r]·x[index[r]][n] over the rows r of group e (offsets null: one group of all `rows` rows),
 // in double.

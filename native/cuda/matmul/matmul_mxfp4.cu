@@ -24,6 +24,7 @@
 
 #include "cuda/device/tensor_cores.cuh"
 #include "cuda/matmul/matmul_tiles.cuh"
+#include "gpu/elements.cuh"
 #include "temper/error.h"
 
 namespace temper::gpu {
@@ -214,8 +215,15 @@ TEMPER_DEVICE uint32_t pair_of(uint32_t q, uint32_t factor, uint32_t rest) {
   return v;
 }
 
+// Two units of a row, of their gates and linear parts.
+TEMPER_DEVICE void store_activated(const Product::Activated& a, int64_t at, float4 z) {
+  const float first = swiglu(z.x, z.y, a.alpha, a.limit), second = swiglu(z.z, z.w, a.alpha, a.limit);
+  if (a.kind == Kind::bf16) store_as(static_cast<uint16_t*>(a.to) + at, pack_bf16(first, second));
+  else store_as(static_cast<float*>(a.to) + at, make_float2(first, second));
+}
+
 // Four outputs of a row at a time.
-template <int Tokens>
+template <bool Activated, int Tokens>
 TEMPER_DEVICE void store_outputs(const TileArgs& args, const Place& place, const float (&sums)[2][Tokens / 2],
                                  int col) {
   const int t = static_cast<int>(threadIdx.x) % 4, n = args.extent.n;
@@ -234,14 +242,18 @@ TEMPER_DEVICE void store_outputs(const TileArgs& args, const Place& place, const
     for (int h = 0; h < 2; ++h) {
       const int row = j * 8 + 2 * t + h;
       if (row >= place.rows) continue;
-      float* to = args.c + (static_cast<int64_t>(place.row) + row) * args.ldc + col;
-      const float4 base = args.accumulate ? load_as<float4>(to) : make_float4(bias[0], bias[1], bias[2], bias[3]);
-      store_as(to, make_float4(sums[0][4 * j + h] + base.x, sums[0][4 * j + 2 + h] + base.y,
-                               sums[1][4 * j + h] + base.z, sums[1][4 * j + 2 + h] + base.w));
+      const int64_t at = static_cast<int64_t>(place.row) + row;
+      float* to = args.c + at * args.ldc + col;
+      const float4 base =
+          !Activated && args.accumulate ? load_as<float4>(to) : make_float4(bias[0], bias[1], bias[2], bias[3]);
+      const float4 z = make_float4(sums[0][4 * j + h] + base.x, sums[0][4 * j + 2 + h] + base.y,
+                                   sums[1][4 * j + h] + base.z, sums[1][4 * j + 2 + h] + base.w);
+      if (!Activated || args.c) store_as(to, z);
+      if constexpr (Activated) store_activated(args.activated, (at * n + col) / 2, z);
     }
 }
 
-template <bool Forward, int Tokens>
+template <bool Forward, bool Activated, int Tokens>
 TEMPER_DEVICE void multiply_stages(const TileArgs& args, const Place& place, const Stages& stages, int warp) {
   constexpr int kSums = Tokens / 2;
   const Extent& e = args.extent;
@@ -344,11 +356,11 @@ TEMPER_DEVICE void multiply_stages(const TileArgs& args, const Place& place, con
     before = turn.slot;
   }
   wgmma_wait<0>();
-  store_outputs<Tokens>(args, place, sums, place.col + own);
+  store_outputs<Activated, Tokens>(args, place, sums, place.col + own);
 }
 #endif
 
-template <bool Forward>
+template <bool Forward, bool Activated>
 __global__ void __launch_bounds__(kThreadsHere, 1) mxfp4_kernel(const TileArgs args) {
   wait_for_previous();
 #if defined(TEMPER_HAS_WGMMA)
@@ -373,8 +385,8 @@ __global__ void __launch_bounds__(kThreadsHere, 1) mxfp4_kernel(const TileArgs a
   } else {
     take_registers<216>();
     if (warp * kWarp >= groups * kGroup) return;  // a warpgroup without outputs
-    if (tall) multiply_stages<Forward, kTokens>(args, place, stages, warp);
-    else multiply_stages<Forward, kTokens / 2>(args, place, stages, warp);
+    if (tall) multiply_stages<Forward, Activated, kTokens>(args, place, stages, warp);
+    else multiply_stages<Forward, Activated, kTokens / 2>(args, place, stages, warp);
   }
 #endif
 }
@@ -399,7 +411,11 @@ void multiply_mxfp4(const Product& p, Staging& staging) {
   require(p.main.b.k_inner == p.main.a.interleaved, "internal", p.op,
           ": rows of x and weights do not agree in the order of k");
   const TileArgs args = tile_args(p, staging, true);
-  launch(p.main.b.k_inner ? mxfp4_kernel<true> : mxfp4_kernel<false>,
+  require(!p.activated.to || (p.main.b.k_inner && !p.accumulate), "internal", p.op,
+          ": only a forward product is activated");
+  launch(p.activated.to     ? mxfp4_kernel<true, true>
+         : p.main.b.k_inner ? mxfp4_kernel<true, false>
+                            : mxfp4_kernel<false, false>,
          dim3(static_cast<unsigned>(tile_bound(p, kTokens, kOutputs))), dim3(kThreadsHere), kSharedBytes, args);
 }
 

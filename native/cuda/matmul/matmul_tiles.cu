@@ -81,6 +81,7 @@ TileArgs tile_args(const Product& p, Staging& staging, bool low_inner) {
   args.accumulate = p.accumulate;
   args.bias = p.bias;
   args.bias_bf16 = p.bias_kind == Kind::bf16;
+  args.activated = p.activated;
   args.fault = device().fault;
   return args;
 }

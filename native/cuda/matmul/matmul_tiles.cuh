@@ -54,6 +54,7 @@ struct TileArgs {
   int64_t ldc;
   bool accumulate, bias_bf16;
   const void* bias;
+  Product::Activated activated;
   float* partial;    // split k: [splits, m, n], else null
   int split_blocks;  // k-blocks of one split
   Fault* fault;

@@ -187,17 +187,19 @@ bool multiply_narrow_gradient(const Product& p, Staging& staging) {
   const bool first = p.m <= p.n;
   const Source &narrow = first ? p.main.a : p.main.b, &wide = first ? p.main.b : p.main.a;
   const int64_t n = first ? p.m : p.n, width = first ? p.n : p.m;
-  if (n > kMostColumns || narrow.kind != Kind::f32 || narrow.index || narrow.mask.limit || wide.interleaved ||
-      (wide.kind != Kind::f32 && wide.kind != Kind::bf16) || p.groups > 65535)
+  const auto activation = [](Kind kind) { return kind == Kind::f32 || kind == Kind::bf16; };
+  if (n > kMostColumns || !activation(narrow.kind) || narrow.index || narrow.mask.limit || wide.interleaved ||
+      !activation(wide.kind) || p.groups > 65535)
     return false;
+  const Source factor = staging.f32(narrow, n);
   const Source staged = staging.bf16(wide, width, p.main.k, false, p.op);
   GradientArgs args{.extent = extent_of(p),
                     .narrow_first = first,
                     .narrow_n = static_cast<int>(n),
                     .wide_n = static_cast<int>(width),
-                    .narrow = static_cast<const float*>(narrow.data),
-                    .narrow_ld = narrow.ld,
-                    .row_scale = narrow.row_scale,
+                    .narrow = static_cast<const float*>(factor.data),
+                    .narrow_ld = factor.ld,
+                    .row_scale = factor.row_scale,
                     .wide = static_cast<const uint16_t*>(staged.data),
                     .wide_ld = staged.ld,
                     .index = staged.index,

@@ -97,6 +97,21 @@ bool same(const Source& a, const Source& b) {
          a.interleaved == b.interleaved && (!a.row_scale || a.index == b.index);
 }
 
+struct WidenArgs {
+  const uint16_t* from;
+  int64_t ld;
+  int width;
+  float* to;
+  int64_t total;  // elements of `to`, whose rows are `width` long
+};
+__global__ void __launch_bounds__(kThreads) widen_rows(const WidenArgs w) {
+  wait_for_previous();
+  const int64_t at = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  if (at >= w.total) return;
+  const int64_t row = at / w.width;
+  w.to[at] = bf16_to_float(w.from[row * w.ld + (at - row * w.width)]);
+}
+
 }  // namespace
 
 uint16_t* Staging::room(const Source& source, int64_t width) {
@@ -110,13 +125,28 @@ uint16_t* Staging::room(const Source& source, int64_t width) {
   copies_.push_back({source, width, false, to, std::move(memory)});
   return data;
 }
+Source Staging::f32(const Source& source, int64_t width) {
+  if (source.kind != Kind::bf16) return source;
+  Source to = source;
+  to.kind = Kind::f32;
+  to.ld = width;
+  const int64_t total = source.count * width;
+  auto memory = std::make_unique<Workspace<uint16_t>>(static_cast<size_t>(2 * total));
+  to.data = memory->data();
+  const WidenArgs args{static_cast<const uint16_t*>(source.data), source.ld, static_cast<int>(width),
+                       reinterpret_cast<float*>(memory->data()), total};
+  if (total) launch(widen_rows, dim3(static_cast<unsigned>(blocks_for(total, kThreads))), dim3(kThreads), 0, args);
+  wide_.push_back(std::move(memory));
+  return to;
+}
 
 Source Staging::bf16(const Source& source, int64_t width, int64_t logical_rows, bool k_inner, const char* op) {
   const bool transposed = source.k_inner != k_inner;
   const bool packed = source.kind == Kind::mxfp4 || source.kind == Kind::q8;
   const uintptr_t address = reinterpret_cast<uintptr_t>(source.data);
   if (packed && address % (source.kind == Kind::q8 ? 16 : 8) == 0) return source;
-  if (source.kind == Kind::bf16 && !transposed && source.ld % kChunk == 0 &&
+  const bool as_it_lies = !source.interleaved && !source.row_scale && !source.mask.limit;
+  if (source.kind == Kind::bf16 && as_it_lies && !transposed && source.ld % kChunk == 0 &&
       (width % kChunk == 0 || source.zero_padded) && address % 16 == 0)
     return source;
   Source to = source;

@@ -501,6 +501,7 @@ bool experts(const Args& c, int64_t P, int64_t N, TensorRef rows, const char* op
 }
 bool one_kernel(const args::grouped_linear_swiglu_fwd& c) {
   Swiglu a{};
+  if (c.z || c.A || c.by_row != 1 || c.a->dtype != DType::f32 || c.x->dtype != DType::f32) return false;
   if (!experts(c, c.a->shape[0], 2 * c.a->shape[1], c.rows, "grouped_linear_swiglu_fwd", a.p)) return false;
   a.out = c.a->f32(), a.alpha = static_cast<float>(c.alpha), a.limit = static_cast<float>(c.limit);
   if (c.layout == 0) run<Mxfp4Weights>(a);
@@ -544,11 +545,12 @@ void linear_router_fwd(TensorRef sum, TensorRef xn, TensorRef weights, TensorRef
   if (!few::one_kernel(a)) composed::linear_router_fwd<few::Parts>(a);
 }
 
-void grouped_linear_swiglu_fwd(TensorRef a, TensorRef x, TensorRef rows, TensorRef offsets, TensorRef w,
-                               TensorRef scales, TensorRef bias, double alpha, double limit, int64_t layout,
-                               int64_t precision) {
-  const args::grouped_linear_swiglu_fwd c{a, x, rows, offsets, w, scales, bias, alpha, limit, layout, precision};
-  if (!few::one_kernel(c)) composed::grouped_linear_swiglu_fwd<few::Parts>(c);
+void grouped_linear_swiglu_fwd(TensorRef a, TensorRef z, TensorRef h, TensorRef x, TensorRef rows, TensorRef offsets,
+                               TensorRef w, TensorRef scales, TensorRef bias, TensorRef A, TensorRef B, double scale,
+                               double alpha, double limit, int64_t layout, int64_t precision, int64_t by_row) {
+  const args::grouped_linear_swiglu_fwd c{a, z, h,     x,     rows,  offsets, w,         scales, bias,
+                                          A, B, scale, alpha, limit, layout,  precision, by_row};
+  if (!few::one_kernel(c) && !grouped_linear_activated(c)) composed::grouped_linear_swiglu_fwd<few::Parts>(c);
 }
 
 void grouped_linear_combine_fwd(TensorRef out, TensorRef x, TensorRef offsets, TensorRef w, TensorRef scales,

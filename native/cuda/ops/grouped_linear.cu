@@ -27,6 +27,12 @@ Source weights(const Tensor& w, TensorRef scales, int64_t E, int64_t N, int64_t 
 Source rows_of(const float* data, int64_t count, int64_t ld, TensorRef index = nullptr, const char* name = "") {
   return {.data = data, .ld = ld, .count = count, .index = index ? index->i32() : nullptr, .index_name = name};
 }
+// Activations, f32 or bf16.
+Source rows_of(const Tensor& t, int64_t count, int64_t ld, TensorRef index, const char* name) {
+  Source s = rows_of(nullptr, count, ld, index, name);
+  s.data = t.data, s.kind = kind_of(t);
+  return s;
+}
 Source columns(Source s) {
   s.k_inner = false;
   return s;
@@ -39,31 +45,68 @@ Source adapter(const Tensor& t, bool k_inner) {
 
 }  // namespace
 
+namespace {
+
+// A forward product of P rows and N outputs; c goes to y, and what is activated of it elsewhere.
+class Forward {
+ public:
+  Forward(const args::grouped_linear_fwd& a, int64_t P, int64_t N, const char* op, const Product::Activated& activated)
+      : a_(a), P_(P), C_(a.x->shape[a.x->ndim - 1]), op_(op), main_(product(N, a.y ? a.y->f32() : nullptr)) {
+    main_.main = {rows_of(*a.x, C_ ? a.x->numel() / C_ : 0, C_, a.rows, "rows"),
+                  weights(*a.w, a.scales, a.offsets->numel() - 1, N, C_, a.layout, true), C_, 1.0f};
+    main_.activated = activated;
+    main_.main.a.interleaved = in_registers = mxfp4_suits(main_, a.precision);
+    if (a.bias) main_.bias = a.bias->data, main_.bias_kind = kind_of(*a.bias);
+  }
+  void run() {
+    Staging staging;
+    if (a_.A) {
+      const int64_t R = a_.A->shape[1];
+      Product down = product(R, a_.h->f32());
+      down.main = {main_.main.a, adapter(*a_.A, true), C_, 1.0f};
+      down.main.b.interleaved = in_registers;
+      down.staged = true;
+      multiply(down, a_.precision, staging);
+      main_.low_rank = {rows_of(a_.h->f32(), P_, R), adapter(*a_.B, true), R, static_cast<float>(a_.scale)};
+    }
+    multiply(main_, a_.precision, staging);
+  }
+  bool in_registers;  // by the kernel whose weights are the register operand
+
+ private:
+  Product product(int64_t n, float* c) const {
+    return {.m = P_,
+            .n = n,
+            .c = c,
+            .ldc = n,
+            .ragged = Ragged::rows,
+            .offsets = a_.offsets->i32(),
+            .groups = a_.offsets->numel() - 1,
+            .op = op_};
+  }
+  const args::grouped_linear_fwd& a_;
+  int64_t P_, C_;
+  const char* op_;
+  Product main_;
+};
+
+}  // namespace
+
 void grouped_linear_fwd(TensorRef y, TensorRef h, TensorRef x, TensorRef rows, TensorRef offsets, TensorRef w,
                         TensorRef scales, TensorRef bias, TensorRef A, TensorRef B, double scale, int64_t layout,
-                        int64_t precision, int64_t /*by_row*/) {
-  constexpr const char* op = "grouped_linear_fwd";
-  const int64_t E = offsets->numel() - 1, P = y->shape[0], N = y->shape[1], C = x->shape[x->ndim - 1],
-                X = C ? x->numel() / C : 0, R = A ? A->shape[1] : 0;
-  Source xs = rows_of(x->f32(), X, C, rows, "rows");
-  const auto product = [&](int64_t n, float* c) {
-    return Product{
-        .m = P, .n = n, .c = c, .ldc = n, .ragged = Ragged::rows, .offsets = offsets->i32(), .groups = E, .op = op};
-  };
-  Staging staging;
-  Product p = product(N, y->f32());
-  p.main = {xs, weights(*w, scales, E, N, C, layout, true), C, 1.0f};
-  p.main.a.interleaved = xs.interleaved = mxfp4_suits(p, precision);
-  if (bias) p.bias = bias->data, p.bias_kind = kind_of(*bias);
-  if (A) {
-    Product down = product(R, h->f32());
-    down.main = {xs, adapter(*A, true), C, 1.0f};
-    down.main.b.interleaved = xs.interleaved;
-    down.staged = true;
-    multiply(down, precision, staging);
-    p.low_rank = {rows_of(h->f32(), P, R), adapter(*B, true), R, static_cast<float>(scale)};
-  }
-  multiply(p, precision, staging);
+                        int64_t precision, int64_t by_row) {
+  const args::grouped_linear_fwd a{y, h, x, rows, offsets, w, scales, bias, A, B, scale, layout, precision, by_row};
+  Forward(a, y->shape[0], y->shape[1], "grouped_linear_fwd", {}).run();
+}
+
+bool grouped_linear_activated(const args::grouped_linear_swiglu_fwd& a) {
+  const args::grouped_linear_fwd product{a.z,    a.h, a.x, a.rows,  a.offsets, a.w,         a.scales,
+                                         a.bias, a.A, a.B, a.scale, a.layout,  a.precision, a.by_row};
+  Forward forward(product, a.a->shape[0], 2 * a.a->shape[1], "grouped_linear_swiglu_fwd",
+                  {a.a->data, kind_of(*a.a), static_cast<float>(a.alpha), static_cast<float>(a.limit)});
+  if (!forward.in_registers || reinterpret_cast<uintptr_t>(a.a->data) % 8) return false;
+  forward.run();
+  return true;
 }
 
 void grouped_linear_bwd(TensorRef dx, TensorRef dw, TensorRef dbias, TensorRef dA, TensorRef dB, TensorRef dy,
@@ -76,8 +119,7 @@ void grouped_linear_bwd(TensorRef dx, TensorRef dw, TensorRef dbias, TensorRef d
   const int64_t X = C ? x->numel() / C : 0, G = N ? dy->numel() / N : 0;
   const int64_t P = dx ? dx->shape[0] : dy_rows ? dy_rows->numel() : x_rows ? x_rows->numel() : G;
   const float alpha = static_cast<float>(scale);
-  const Source g = rows_of(dy->f32(), G, N, dy_rows, "dy_rows"),
-               xs = columns(rows_of(x->f32(), X, C, x_rows, "x_rows"));
+  const Source g = rows_of(*dy, G, N, dy_rows, "dy_rows"), xs = columns(rows_of(*x, X, C, x_rows, "x_rows"));
   const auto weighted = [&](Source of) {  // r∘of
     of.row_scale = row_weight ? row_weight->f32() : nullptr;
     return of;

@@ -9,6 +9,13 @@ Source rows_of(const float* data, int64_t count, int64_t ld) { return {.data = d
 Source columns_of(const float* data, int64_t count, int64_t ld) {
   return {.data = data, .ld = ld, .count = count, .k_inner = false};
 }
+// Activations, f32 or bf16.
+Source rows_of(const Tensor& t, int64_t count, int64_t ld) {
+  return {.data = t.data, .ld = ld, .count = count, .kind = kind_of(t)};
+}
+Source columns_of(const Tensor& t, int64_t count, int64_t ld) {
+  return {.data = t.data, .ld = ld, .count = count, .kind = kind_of(t), .k_inner = false};
+}
 
 // y = x·Wᵀ + bias + scale·(h·Bᵀ), h = dropped·Aᵀ.
 void forward(TensorRef y, TensorRef h, const Source& x, const Source& dropped, const Source& w, TensorRef bias,
@@ -33,7 +40,7 @@ void forward(TensorRef y, TensorRef h, const Source& x, const Source& dropped, c
 void linear_fwd(TensorRef y, TensorRef h, TensorRef x, TensorRef w, TensorRef bias, TensorRef A, TensorRef B,
                 double scale, double dropout, int64_t seed, int64_t precision, int64_t /*by_row*/) {
   const int64_t N = w->shape[0], C = w->shape[1], T = C ? x->numel() / C : 0;
-  const Source xs = rows_of(x->f32(), T, C);
+  const Source xs = rows_of(*x, T, C);
   Source dropped = xs;
   dropped.mask = dropout_mask(dropout, seed);
   forward(y, h, xs, dropped, {.data = w->data, .ld = C, .count = N, .kind = kind_of(*w)}, bias, A, B, scale, precision,
@@ -53,20 +60,20 @@ void linear_bwd(TensorRef dx, TensorRef dw, TensorRef dbias, TensorRef dA, Tenso
                 int64_t accumulate_dx, int64_t precision) {
   constexpr const char* op = "linear_bwd";
   const int64_t N = w->shape[0], C = w->shape[1], T = N ? dy->numel() / N : 0, R = A ? A->shape[0] : 0;
-  const float* g = dy->f32();
   const float alpha = static_cast<float>(scale);
   const DropoutMask mask = dropout_mask(dropout, seed);
   Staging staging;
   Workspace<float> u(A && (dx || dA) ? static_cast<size_t>(T * R) : 0);  // dy·B
   if (u.size()) {
     Product p{.m = T, .n = R, .c = u.data(), .ldc = R, .op = op};
-    p.main = {rows_of(g, T, N), columns_of(B->f32(), N, R), N, 1.0f};
+    p.main = {rows_of(*dy, T, N), columns_of(B->f32(), N, R), N, 1.0f};
     p.staged = dx != nullptr;
     multiply(p, precision, staging);
   }
   if (dx) {
     Product p{.m = T, .n = C, .c = dx->f32(), .ldc = C, .accumulate = accumulate_dx != 0, .op = op};
-    p.main = {rows_of(g, T, N), {.data = w->data, .ld = C, .count = N, .kind = kind_of(*w), .k_inner = false}, N, 1.0f};
+    p.main = {
+        rows_of(*dy, T, N), {.data = w->data, .ld = C, .count = N, .kind = kind_of(*w), .k_inner = false}, N, 1.0f};
     if (A) {
       p.low_rank = {rows_of(u.data(), T, R), columns_of(A->f32(), R, C), R, alpha};
       p.low_rank_mask = mask;
@@ -75,19 +82,19 @@ void linear_bwd(TensorRef dx, TensorRef dw, TensorRef dbias, TensorRef dA, Tenso
   }
   if (dw) {
     Product p{.m = N, .n = C, .c = dw->f32(), .ldc = C, .accumulate = true, .op = op};
-    p.main = {columns_of(g, T, N), columns_of(x->f32(), T, C), T, 1.0f};
+    p.main = {columns_of(*dy, T, N), columns_of(*x, T, C), T, 1.0f};
     multiply(p, precision, staging);
   }
-  if (dbias) add_column_sums(rows_of(g, T, N), N, T, nullptr, 1, dbias->f32(), op);
+  if (dbias) add_column_sums(rows_of(*dy, T, N), N, T, nullptr, 1, dbias->f32(), op);
   if (dA) {
     Product p{.m = R, .n = C, .c = dA->f32(), .ldc = C, .accumulate = true, .op = op};
-    p.main = {columns_of(u.data(), T, R), columns_of(x->f32(), T, C), T, alpha};
+    p.main = {columns_of(u.data(), T, R), columns_of(*x, T, C), T, alpha};
     p.main.b.mask = mask;
     multiply(p, precision, staging);
   }
   if (dB) {
     Product p{.m = N, .n = R, .c = dB->f32(), .ldc = R, .accumulate = true, .op = op};
-    p.main = {columns_of(g, T, N), columns_of(h->f32(), T, R), T, alpha};
+    p.main = {columns_of(*dy, T, N), columns_of(h->f32(), T, R), T, alpha};
     multiply(p, precision, staging);
   }
 }

@@ -18,9 +18,9 @@ constexpr int kVector = 4 * kThreads;  // elements that a block covers with one 
 constexpr int kSumLanes = 32, kSumRows = kThreads / kSumLanes;
 
 // N: float4 of a row to a thread. sum may be x: a thread reads its own elements before it writes them.
-template <int N, class Wf>
+template <int N, class Wf, class Out>
 __global__ void __launch_bounds__(kThreads)
-    rmsnorm_fwd_kernel(float* y, float* rstd, float* sum, const float* x, const float* residual, const Wf* w, float eps,
+    rmsnorm_fwd_kernel(Out* y, float* rstd, float* sum, const float* x, const float* residual, const Wf* w, float eps,
                        int64_t D) {
   wait_for_previous();
   const int64_t row = static_cast<int64_t>(blockIdx.x) * D;
@@ -67,23 +67,24 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// Any row: s goes through memory (sum, or y where there is none).
-template <class Wf>
+// Any row: s goes through memory where there is a sum, else it is added up again.
+template <class Wf, class Out>
 __global__ void __launch_bounds__(kThreads)
-    rmsnorm_fwd_any_kernel(float* y, float* rstd, float* sum, const float* x, const float* residual, const Wf* w,
+    rmsnorm_fwd_any_kernel(Out* y, float* rstd, float* sum, const float* x, const float* residual, const Wf* w,
                            float eps, int64_t D) {
   wait_for_previous();
   const int64_t row = static_cast<int64_t>(blockIdx.x) * D;
-  float* s = (sum ? sum : y) + row;
+  const auto added = [&](int64_t d) { return residual ? x[row + d] + residual[row + d] : x[row + d]; };
   float squares = 0;
   for (int64_t d = threadIdx.x; d < D; d += kThreads) {
-    const float v = residual ? x[row + d] + residual[row + d] : x[row + d];
-    s[d] = v;
+    const float v = added(d);
+    if (sum) sum[row + d] = v;
     squares = fused(v, v, squares);
   }
   const float inverse = inverse_root_mean(block_sum<kThreads>(squares), D, eps);
   if (threadIdx.x == 0) rstd[blockIdx.x] = inverse;
-  for (int64_t d = threadIdx.x; d < D; d += kThreads) y[row + d] = s[d] * inverse * load_wf(w + d);
+  for (int64_t d = threadIdx.x; d < D; d += kThreads)
+    store<1>(y + row + d, {{(sum ? sum[row + d] : added(d)) * inverse * load_wf(w + d)}});
 }
 
 struct NormBackward {
@@ -202,14 +203,17 @@ void rmsnorm_fwd(TensorRef y, TensorRef rstd, TensorRef sum, TensorRef x, Tensor
   float *sp = sum ? sum->f32() : nullptr, *rp = residual ? residual->f32() : nullptr;
   with_wf(*w, [&](auto* wp) {
     using Wf = std::remove_const_t<std::remove_pointer_t<decltype(wp)>>;
-    with_vectors(D % 4 == 0 && aligned(16, {y->data, sp, x->data, rp, wp}), D, [&](auto vectors) {
-      constexpr int N = decltype(vectors)::value;
-      const auto run = [&](auto* kernel) {
-        launch(kernel, dim3(T), dim3(kThreads), 0, y->f32(), rstd->f32(), sp, x->f32(), rp, wp, static_cast<float>(eps),
-               D);
-      };
-      if constexpr (N > 0) run(rmsnorm_fwd_kernel<N, Wf>);
-      else run(rmsnorm_fwd_any_kernel<Wf>);
+    with_activation(*y, [&](auto* out) {
+      using Out = std::remove_pointer_t<decltype(out)>;
+      with_vectors(D % 4 == 0 && aligned(16, {out, sp, x->data, rp, wp}), D, [&](auto vectors) {
+        constexpr int N = decltype(vectors)::value;
+        const auto run = [&](auto* kernel) {
+          launch(kernel, dim3(T), dim3(kThreads), 0, out, rstd->f32(), sp, x->f32(), rp, wp, static_cast<float>(eps),
+                 D);
+        };
+        if constexpr (N > 0) run(rmsnorm_fwd_kernel<N, Wf, Out>);
+        else run(rmsnorm_fwd_any_kernel<Wf, Out>);
+      });
     });
   });
 }

@@ -49,11 +49,12 @@ void linear_router_fwd(const args::linear_router_fwd& a) {
 template <class Parts>
 void grouped_linear_swiglu_fwd(const args::grouped_linear_swiglu_fwd& a) {
   const int64_t P = a.a->shape[0], F = a.a->shape[1];
-  const typename Parts::Room z_room(static_cast<size_t>(P * 2 * F));
-  const Tensor z = matrix(z_room.data(), P, 2 * F);
-  Parts::grouped_linear_fwd(&z, nullptr, a.x, a.rows, a.offsets, a.w, a.scales, a.bias, nullptr, nullptr, 0, a.layout,
-                            a.precision, 1);
-  Parts::swiglu_fwd(a.a, &z, a.alpha, a.limit);
+  const typename Parts::Room z_room(static_cast<size_t>(a.z ? 0 : P * 2 * F));
+  const Tensor own = matrix(z_room.data(), P, 2 * F);
+  const TensorRef z = a.z ? a.z : &own;
+  Parts::grouped_linear_fwd(z, a.h, a.x, a.rows, a.offsets, a.w, a.scales, a.bias, a.A, a.B, a.scale, a.layout,
+                            a.precision, a.by_row);
+  Parts::swiglu_fwd(a.a, z, a.alpha, a.limit);
 }
 
 template <class Parts>

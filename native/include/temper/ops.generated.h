@@ -28,7 +28,7 @@ struct TemperOps {
   int (*grouped_lora_fwd)(TensorRef y, TensorRef h, TensorRef x, TensorRef x_rows, TensorRef offsets, TensorRef pool, TensorRef table, TensorRef scales, TensorRef rows, int64_t precision);
   int (*grouped_linear_bwd)(TensorRef dx, TensorRef dw, TensorRef dbias, TensorRef dA, TensorRef dB, TensorRef dy, TensorRef dy_rows, TensorRef row_weight, TensorRef x, TensorRef x_rows, TensorRef h, TensorRef offsets, TensorRef w, TensorRef scales, TensorRef A, TensorRef B, double scale, int64_t layout, int64_t precision);
   int (*swiglu_fwd)(TensorRef a, TensorRef z, double alpha, double limit);
-  int (*grouped_linear_swiglu_fwd)(TensorRef a, TensorRef x, TensorRef rows, TensorRef offsets, TensorRef w, TensorRef scales, TensorRef bias, double alpha, double limit, int64_t layout, int64_t precision);
+  int (*grouped_linear_swiglu_fwd)(TensorRef a, TensorRef z, TensorRef h, TensorRef x, TensorRef rows, TensorRef offsets, TensorRef w, TensorRef scales, TensorRef bias, TensorRef A, TensorRef B, double scale, double alpha, double limit, int64_t layout, int64_t precision, int64_t by_row);
   int (*swiglu_bwd)(TensorRef dz, TensorRef row_dot, TensorRef da, TensorRef z, TensorRef row_weight, double alpha, double limit);
   int (*moe_combine)(TensorRef out, TensorRef y, TensorRef weights, TensorRef slot_row, int64_t accumulate);
   int (*grouped_linear_combine_fwd)(TensorRef out, TensorRef x, TensorRef offsets, TensorRef w, TensorRef scales, TensorRef bias, TensorRef weights, TensorRef slot_row, int64_t layout, int64_t precision);
@@ -104,7 +104,7 @@ struct TemperOps {
   X(embedding_bwd, \
     "=dtable:f32[V,D] dy:f32[T,D] ids:i32[T]<V", none) \
   X(rmsnorm_fwd, \
-    "=y:f32[T,D] =rstd:f32[T] =sum:f32[T,D]?~x x:f32[T,D] residual:f32[T,D]? w:wf[D] eps:num[0,]", none) \
+    "=y:af[T,D] =rstd:f32[T] =sum:f32[T,D]?~x x:f32[T,D] residual:f32[T,D]? w:wf[D] eps:num[0,]", none) \
   X(rmsnorm_bwd, \
     "=dx:f32[T,D]~dres~dy =dw:f32[D]? dy:f32[T,D] dres:f32[T,D]? x:f32[T,D] w:wf[D] rstd:f32[T]", none) \
   X(rope_table, \
@@ -112,10 +112,10 @@ struct TemperOps {
   X(rope, \
     "=x:f32[...x] cos:f32[T,J] sin:f32[T,J] heads:int[1,] direction:int{1,-1}", rope) \
   X(linear_fwd, \
-    "=y:f32[T,N] =h:f32[T,R]? x:f32[T,C] w:wf[N,C] bias:wf[N]? A:f32[R,C]? B:f32[N,R]? scale:num[,]" \
-    " dropout:num[0,1) seed:int[,] precision:int{0,1} by_row:int{0,1,2}", lora_fwd) \
+    "=y:f32[T,N] =h:f32[T,R]? x:af[T,C] w:wf[N,C] bias:wf[N]? A:f32[R,C]? B:f32[N,R]? scale:num[,] dropout:num[0,1)" \
+    " seed:int[,] precision:int{0,1} by_row:int{0,1,2}", lora_fwd) \
   X(linear_bwd, \
-    "=dx:f32[T,C]? =dw:f32[N,C]? =dbias:f32[N]? =dA:f32[R,C]? =dB:f32[N,R]? dy:f32[T,N] x:f32[T,C] h:f32[T,R]?" \
+    "=dx:f32[T,C]? =dw:f32[N,C]? =dbias:f32[N]? =dA:f32[R,C]? =dB:f32[N,R]? dy:af[T,N] x:af[T,C] h:f32[T,R]?" \
     " w:wf[N,C] A:f32[R,C]? B:f32[N,R]? scale:num[,] dropout:num[0,1) seed:int[,] accumulate_dx:int{0,1}" \
     " precision:int{0,1}", lora_bwd) \
   X(q8_quantize, \
@@ -152,22 +152,23 @@ struct TemperOps {
     " =slot_row:i32[T,K]<P =row_weight:f32[P] x:f32[T,D] residual:f32[T,D] norm:wf[D] eps:num[0,] w:wf[E,D]" \
     " bias:wf[E]? precision:int{0,1}", linear_router) \
   X(grouped_linear_fwd, \
-    "=y:f32[P,N] =h:f32[P,R]? x:f32[X,C] rows:i32[P]?<X offsets:i32[E+1]/P w:any[...w] scales:u8[E,N,C/32]?" \
+    "=y:f32[P,N] =h:f32[P,R]? x:af[X,C] rows:i32[P]?<X offsets:i32[E+1]/P w:any[...w] scales:u8[E,N,C/32]?" \
     " bias:wf[E,N]? A:f32[E,R,C]? B:f32[E,N,R]? scale:num[,] layout:int{0,1,2} precision:int{0,1} by_row:int{0,1,2}", grouped_fwd) \
   X(grouped_lora_fwd, \
     "=y:f32[P,N] =h:f32[P,R] x:f32[X,C] x_rows:i32[P]?<X offsets:i32[E+1]/P pool:wf[M] table:i32[S,3] scales:f32[S]" \
     " rows:i32[P] precision:int{0,1}", grouped_lora) \
   X(grouped_linear_bwd, \
-    "=dx:f32[P,C]? =dw:f32[E,N,C]? =dbias:f32[E,N]? =dA:f32[E,R,C]? =dB:f32[E,N,R]? dy:f32[Y,N] dy_rows:i32[P]?<Y" \
-    " row_weight:f32[P]? x:f32[X,C] x_rows:i32[P]?<X h:f32[P,R]? offsets:i32[E+1]/P w:any[...w]" \
-    " scales:u8[E,N,C/32]? A:f32[E,R,C]? B:f32[E,N,R]? scale:num[,] layout:int{0,1,2} precision:int{0,1}", grouped_bwd) \
+    "=dx:f32[P,C]? =dw:f32[E,N,C]? =dbias:f32[E,N]? =dA:f32[E,R,C]? =dB:f32[E,N,R]? dy:af[Y,N] dy_rows:i32[P]?<Y" \
+    " row_weight:f32[P]? x:af[X,C] x_rows:i32[P]?<X h:f32[P,R]? offsets:i32[E+1]/P w:any[...w] scales:u8[E,N,C/32]?" \
+    " A:f32[E,R,C]? B:f32[E,N,R]? scale:num[,] layout:int{0,1,2} precision:int{0,1}", grouped_bwd) \
   X(swiglu_fwd, \
-    "=a:f32[P,F] z:f32[P,2F] alpha:num[,] limit:num[0,]", none) \
+    "=a:af[P,F] z:f32[P,2F] alpha:num[,] limit:num[0,]", none) \
   X(grouped_linear_swiglu_fwd, \
-    "=a:f32[P,F] x:f32[X,C] rows:i32[P]?<X offsets:i32[E+1]/P w:any[...w] scales:u8[E,2F,C/32]? bias:wf[E,2F]?" \
-    " alpha:num[,] limit:num[0,] layout:int{0,1,2} precision:int{0,1}", grouped_swiglu) \
+    "=a:af[P,F] =z:f32[P,2F]? =h:f32[P,R]? x:af[X,C] rows:i32[P]?<X offsets:i32[E+1]/P w:any[...w]" \
+    " scales:u8[E,2F,C/32]? bias:wf[E,2F]? A:f32[E,R,C]? B:f32[E,2F,R]? scale:num[,] alpha:num[,] limit:num[0,]" \
+    " layout:int{0,1,2} precision:int{0,1} by_row:int{0,1,2}", grouped_swiglu) \
   X(swiglu_bwd, \
-    "=dz:f32[P,2F] =row_dot:f32[P]? da:f32[P,F] z:f32[P,2F] row_weight:f32[P]? alpha:num[,] limit:num[0,]", none) \
+    "=dz:af[P,2F] =row_dot:f32[P]? da:f32[P,F] z:f32[P,2F] row_weight:f32[P]? alpha:num[,] limit:num[0,]", none) \
   X(moe_combine, \
     "=out:f32[T,D] y:f32[P,D] weights:f32[T,K]? slot_row:i32[T,K]<P accumulate:int{0,1}", none) \
   X(grouped_linear_combine_fwd, \
@@ -847,34 +848,46 @@ struct swiglu_fwd {
   }
 };
 struct grouped_linear_swiglu_fwd {
-  enum At : int { at_a, at_x, at_rows, at_offsets, at_w, at_scales, at_bias, at_alpha, at_limit, at_layout, at_precision };
+  enum At : int { at_a, at_z, at_h, at_x, at_rows, at_offsets, at_w, at_scales, at_bias, at_A, at_B, at_scale, at_alpha, at_limit, at_layout, at_precision, at_by_row };
   TensorRef a;
+  TensorRef z;
+  TensorRef h;
   TensorRef x;
   TensorRef rows;
   TensorRef offsets;
   TensorRef w;
   TensorRef scales;
   TensorRef bias;
+  TensorRef A;
+  TensorRef B;
+  double scale;
   double alpha;
   double limit;
   int64_t layout;
   int64_t precision;
+  int64_t by_row;
   static grouped_linear_swiglu_fwd of(const TensorRef* t, const double* n) {
-    return {t[0], t[1], t[2], t[3], t[4], t[5], t[6], n[7], n[8], static_cast<int64_t>(n[9]), static_cast<int64_t>(n[10])};
+    return {t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7], t[8], t[9], t[10], n[11], n[12], n[13], static_cast<int64_t>(n[14]), static_cast<int64_t>(n[15]), static_cast<int64_t>(n[16])};
   }
   template <class F>
   void each(F&& f) const {
     f(a);
+    f(z);
+    f(h);
     f(x);
     f(rows);
     f(offsets);
     f(w);
     f(scales);
     f(bias);
+    f(A);
+    f(B);
+    f(scale);
     f(alpha);
     f(limit);
     f(layout);
     f(precision);
+    f(by_row);
   }
 };
 struct swiglu_bwd {

@@ -123,13 +123,23 @@ void router_cases(Registry& r) {
 
 void swiglu_bound(const Case&, const Values& before, const Values&, Tolerance& tolerance) {
   const Value& a = before[0];
-  const int64_t P = a.tensor.shape[0], F = a.tensor.shape[1], C = before[1].tensor.shape[1];
+  const int64_t P = a.tensor.shape[0], F = a.tensor.shape[1], C = before[3].tensor.shape[1];
+  const bool pair = before[9].is_tensor();
   const auto products = [&](const Values& of) {
-    return run_reference("grouped_linear_fwd", {out({P, 2 * F}), nullptr, of[1], of[2], of[3], of[4], of[5], of[6],
-                                                nullptr, nullptr, 0, of[9], of[10], 1})[0];
+    return run_reference("grouped_linear_fwd", {out({P, 2 * F}), of[2], of[3], of[4], of[5], of[6], of[7], of[8], of[9],
+                                                of[10], of[11], of[14], of[15], 1});
   };
-  const Value z = products(before), sums = products(magnitudes(before));
-  const double part = rounding(static_cast<double>(C + 16));
+  const Values exact = products(before), loose = products(magnitudes(before));
+  const Value &z = exact[0], &sums = loose[0];
+  // the pair's h is rounded on its way to z, and may round to the neighbouring bf16
+  const double part = rounding(static_cast<double>(C + 16)) + (pair && before[15].number ? 0x1p-7 : 0);
+  for (const size_t i : {size_t{1}, size_t{2}}) {
+    const Value& bound = i == 1 ? sums : loose[1];
+    if (!before[i].is_tensor()) continue;
+    tolerance[i].resize(static_cast<size_t>(bound.numel()));
+    for (int64_t j = 0; j < bound.numel(); ++j)
+      tolerance[i][static_cast<size_t>(j)] = (i == 1 ? part : rounding(static_cast<double>(C))) * bound.at(j);
+  }
   tolerance[0].resize(static_cast<size_t>(P * F));
   for (int64_t i = 0; i < P * F; ++i) {
     const double gate = std::fmin(z.at(2 * i), kLimit), lin = std::fmin(std::fabs(z.at(2 * i + 1)), kLimit) + 1;
@@ -152,25 +162,36 @@ void swiglu_cases(Registry& r) {
     for (const int layout : {0, 1, 2})
       for (const int precision : {0, 1}) {
         const int64_t P = offsets.back(), E = static_cast<int64_t>(offsets.size()) - 1, N = 2 * F;
-        r.check(
-            {.op = "grouped_linear_swiglu_fwd",
-             .name = std::to_string(P) + "x" + std::to_string(C) + "x" + std::to_string(F) + ", layout " +
-                     std::to_string(layout) + (precision ? ", bf16" : ", f32"),
-             .args = {out({P, F}), floats({X, C}, 1), gather ? indices({P}, 2, X) : Value(nullptr),
-                      values_i32({E + 1}, offsets),
-                      layout == 0   ? bytes_u8({E, N, C / 32, 16}, 3)
-                      : layout == 1 ? floats({E, N, C}, 3, 0.3, DType::bf16)
-                                    : floats({E, C, N}, 3, 0.3, DType::bf16),
-                      layout == 0 ? bytes_u8({E, N, C / 32}, 4, 118, 131) : Value(nullptr),
-                      floats({E, N}, 5, 1, precision ? DType::bf16 : DType::f32), kAlpha, kLimit, layout, precision},
-             .bound = swiglu_bound});
+        r.check({.op = "grouped_linear_swiglu_fwd",
+                 .name = std::to_string(P) + "x" + std::to_string(C) + "x" + std::to_string(F) + ", layout " +
+                         std::to_string(layout) + (precision ? ", bf16" : ", f32"),
+                 .args = {out({P, F}), nullptr, nullptr, floats({X, C}, 1),
+                          gather ? indices({P}, 2, X) : Value(nullptr), values_i32({E + 1}, offsets),
+                          layout == 0   ? bytes_u8({E, N, C / 32, 16}, 3)
+                          : layout == 1 ? floats({E, N, C}, 3, 0.3, DType::bf16)
+                                        : floats({E, C, N}, 3, 0.3, DType::bf16),
+                          layout == 0 ? bytes_u8({E, N, C / 32}, 4, 118, 131) : Value(nullptr),
+                          floats({E, N}, 5, 1, precision ? DType::bf16 : DType::f32), nullptr, nullptr, 0, kAlpha,
+                          kLimit, layout, precision, 1},
+                 .bound = swiglu_bound});
       }
+  for (const int layout : {0, 1})
+    for (const int precision : {0, 1})
+      r.check({.op = "grouped_linear_swiglu_fwd",
+               .name = std::string("with a pair and z, layout ") + std::to_string(layout) + (precision ? ", bf16" : ""),
+               .args = {out({12, 20}), out({12, 40}), out({12, 3}), floats({7, 64}, 1), indices({12}, 2, 7),
+                        values_i32({4}, {0, 9, 9, 12}),
+                        layout ? floats({3, 40, 64}, 3, 0.3, DType::bf16) : bytes_u8({3, 40, 2, 16}, 3),
+                        layout ? Value(nullptr) : bytes_u8({3, 40, 2}, 4, 118, 128), floats({3, 40}, 5),
+                        floats({3, 3, 64}, 6), floats({3, 40, 3}, 7), 0.5, kAlpha, kLimit, layout, precision, 0},
+               .bound = swiglu_bound});
   for (const auto& [name, offsets] :
        {std::pair{"offsets fall", std::vector<int32_t>{0, 2, 1}}, {"offsets end early", {0, 1, 1}}})
     r.check({.op = "grouped_linear_swiglu_fwd",
              .name = name,
-             .args = {out({2, 4}), floats({2, 32}, 1), nullptr, values_i32({3}, offsets), bytes_u8({2, 8, 1, 16}, 3),
-                      bytes_u8({2, 8, 1}, 4, 118, 128), nullptr, kAlpha, kLimit, 0, 1},
+             .args = {out({2, 4}), nullptr, nullptr, floats({2, 32}, 1), nullptr, values_i32({3}, offsets),
+                      bytes_u8({2, 8, 1, 16}, 3), bytes_u8({2, 8, 1}, 4, 118, 128), nullptr, nullptr, nullptr, 0,
+                      kAlpha, kLimit, 0, 1, 1},
              .error = "bad_index"});
 }
 

@@ -74,7 +74,8 @@ class Composed {
                 scales = layout ? Value(nullptr) : bytes_u8({E, 2 * F, C / 32}, 4, 110, 131),
                 bias = floats({E, 2 * F}, 5, 1, DType::bf16);
     const Values one = counted("grouped_linear_swiglu_fwd", launches,
-                               {out({P, F}), x, rows, ends, w, scales, bias, 1.702, 7, layout, precision});
+                               {out({P, F}), nullptr, nullptr, x, rows, ends, w, scales, bias, nullptr, nullptr, 0,
+                                1.702, 7, layout, precision, 1});
     const Value z = run("grouped_linear_fwd", {out({P, 2 * F}), nullptr, x, rows, ends, w, scales, bias, nullptr,
                                                nullptr, 0, layout, precision, 1})[0];
     same("grouped_linear_swiglu_fwd", P, "a", one[0], run("swiglu_fwd", {out({P, F}), z, 1.702, 7})[0]);

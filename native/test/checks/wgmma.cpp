@@ -9,11 +9,50 @@
 #include "test/harness/harness.h"
 
 namespace temper::test {
+namespace {
+
+// The gate_up product that activates its own result: one product less than one after the other, and their bits.
+void check_activated(const Backend& backend, Tally& tally) {
+  const int64_t E = 3, P = 200, X = 90, F = 72, C = 128, R = 16;
+  const Value x = floats({X, C}, 1), rows = indices({P}, 2, X), offsets = values_i32({E + 1}, {0, 130, 130, 200}),
+              w = bytes_u8({E, 2 * F, C / 32, 16}, 3), scales = bytes_u8({E, 2 * F, C / 32}, 4, 118, 124),
+              bias = floats({E, 2 * F}, 5, 1, DType::bf16), none(nullptr);
+  for (const bool pair : {false, true})
+    for (const DType dtype : {DType::f32, DType::bf16}) {
+      const Value A = pair ? floats({E, R, C}, 6) : none, B = pair ? floats({E, 2 * F, R}, 7) : none,
+                  h = pair ? out({P, R}) : none;
+      const auto one = [&](const Value& z) {
+        const int64_t before = gpu::emulation::launches();
+        Values after =
+            call(backend, "grouped_linear_swiglu_fwd",
+                 {out({P, F}, dtype), z, h, x, rows, offsets, w, scales, bias, A, B, 0.5, 1.702, 7, 0, 1, 0});
+        return std::pair{std::move(after), gpu::emulation::launches() - before};
+      };
+      const int64_t before = gpu::emulation::launches();
+      const Values parts = call(backend, "grouped_linear_fwd",
+                                {out({P, 2 * F}), h, x, rows, offsets, w, scales, bias, A, B, 0.5, 0, 1, 0});
+      const Value a = call(backend, "swiglu_fwd", {out({P, F}, dtype), parts[0], 1.702, 7})[0];
+      const int64_t launches = gpu::emulation::launches() - before;
+      for (const bool kept : {false, true}) {
+        const auto [got, ran] = one(kept ? out({P, 2 * F}) : none);
+        const std::string what = std::string("wgmma: activated by the product") + (pair ? ", a pair" : "") +
+                                 (dtype == DType::bf16 ? ", bf16" : "") + (kept ? ", z kept" : "");
+        report(tally, got[0].bytes == a.bytes, what + ": other bits");
+        report(tally, !kept || got[1].bytes == parts[0].bytes, what + ": z has other bits");
+        report(tally, !pair || got[2].bytes == parts[1].bytes, what + ": h has other bits");
+        report(tally, ran == launches - 1,
+               what + ": " + std::to_string(ran) + " launches, " + std::to_string(launches) + " one after the other");
+      }
+    }
+}
+
+}  // namespace
 
 void check_wgmma(const Backend& emulated, Tally& tally) {
   gpu::set_matmul_choice(gpu::MatmulChoice::wgmma);
   Backend backend = emulated;
   backend.name = "emulation, wgmma";
+  check_activated(backend, tally);
   const int64_t before = gpu::emulation::warpgroup_products();
   check_bf16_products(backend, tally);
   const int64_t products = gpu::emulation::warpgroup_products() - before;

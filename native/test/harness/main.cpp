@@ -43,6 +43,7 @@ std::vector<Part> parts_of(const std::string& backend, bool quick, const std::st
             {"attention", [&] { check_invariance(t); }},
             {"few_rows", [&, quick] { check_few_rows(cpu_backend(quick), t); }},
             {"composed", [&, quick] { check_composed(cpu_backend(quick), t); }},
+            {"rounded", [&, quick] { check_rounded(cpu_backend(quick), t); }},
             {"numeric", [&] { check_numeric(t); }},
             {"core", [&] { check_core(t); }},
             {"paths", [&] { check_paths(t); }},
@@ -54,6 +55,7 @@ std::vector<Part> parts_of(const std::string& backend, bool quick, const std::st
                           {kEach, [&t, &filter, device] { check_hostile(&device, filter, t); }},
                           {"few_rows", [&t, device] { check_few_rows(device, t); }},
                           {"composed", [&t, device] { check_composed(device, t); }},
+                          {"rounded", [&t, device] { check_rounded(device, t); }},
                           {"attention", [&t, device] { check_device_attention(device, t); }}};
   if (backend == "cuda") return parts;
   const std::vector<Part> emulated{
