@@ -2,6 +2,7 @@
 // this machine's own limit it reached; operations and bytes come from a dry run of the same call. Blocks its thread:
 // the CLI runs nothing else beside it.
 import { tmpdir } from 'node:os';
+import { collectorOf } from '../base/collector.js';
 import { anonymousBytes, availableBytes } from '../base/machine.js';
 import { packBatch } from '../data/pack.js';
 import { createAdapter } from '../lora/adapter.js';
@@ -380,6 +381,7 @@ function measure(
   };
   try {
     releaseCached(); // nor what the preparation left
+    collectorOf()?.(); // nor its garbage, which would be there at the peak and perhaps not at the end
     options.signal?.throwIfAborted();
     work(); // pages, caches, clocks
     finish();
