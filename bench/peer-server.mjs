@@ -3,20 +3,19 @@
 // 20b's shapes with so many layers and o200k's vocabulary, made up, bf16 and MXFP4 in both. Requests go to one and the
 // other in turns, the same ones, each a text of its own. Checkpoint and GGUF stay in --work. One JSON row for each
 // number of streams. Needs the build.
-import { spawn, spawnSync } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { createServer } from 'node:net';
-import { cpus, tmpdir } from 'node:os';
+import { cpus } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { exportRun } from '../dist/export/export.js';
-import { initCheckpoint, PRESETS } from '../dist/model/init.js';
-import { writeO200k } from './o200k.mjs';
+import { settle, shapes20b, WORK } from './serving.mjs';
 
 const { values: o } = parseArgs({
   options: {
     'llama-server': { type: 'string' },
-    work: { type: 'string', default: join(tmpdir(), 'temper-peer-server') },
+    work: { type: 'string', default: WORK },
     layers: { type: 'string', default: '6' },
     streams: { type: 'string', default: '1,16' },
     tokens: { type: 'string', default: '24' },
@@ -32,22 +31,15 @@ const rounds = Number(o.rounds),
 const say = (text) => process.stderr.write(`${text}\n`);
 const median = (xs) => xs.toSorted((a, b) => a - b)[Math.floor(xs.length / 2)] ?? Number.NaN;
 
-const model = join(o.work, `20b-${o.layers}`),
-  exported = join(o.work, `20b-${o.layers}-gguf`);
-if (!existsSync(join(model, 'tokenizer.json'))) {
-  say(`making ${model}`);
-  await initCheckpoint(model, { ...PRESETS['20b'], num_hidden_layers: Number(o.layers) }, { seed: 1 });
-  writeO200k(model);
-}
+const model = await shapes20b(Number(o.layers), o.work),
+  exported = `${model}-gguf`;
 if (!existsSync(exported)) {
   say(`making ${exported}`);
   await exportRun({ model, format: ['gguf'], out: exported });
 }
 const gguf = join(exported, readdirSync(exported).find((name) => name.endsWith('.gguf')) ?? '');
-// What was just written lies in small pages of the system's cache, which either server would read a quarter slower.
 const weights = readdirSync(model).filter((name) => name.endsWith('.safetensors'));
-for (const file of [...weights.map((name) => join(model, name)), gguf])
-  spawnSync('dd', [`if=${file}`, 'iflag=nocache', 'count=0', 'status=none']);
+settle(...weights.map((name) => join(model, name)), gguf);
 
 const freePort = () =>
   new Promise((done) => {

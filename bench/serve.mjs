@@ -1,7 +1,9 @@
-// node bench/serve.mjs [--model DIR] [--threads N] [--only NAME,…] [--rounds N]: what the server costs,
-// on loopback. The load comes from a process of its own, which ends by itself; engine alone and server run in turns in
-// one process, so that both have the same threads. One JSON row per figure on stdout. Needs the build (npm run build).
-import { fork, spawn } from 'node:child_process';
+// node bench/serve.mjs [--shapes nano,20b | --model DIR] [--threads N] [--only NAME,…] [--rounds N] [--tokens N]: what
+// the server costs, on loopback: with nano, and with two layers of the 20b's shapes (made in a temporary folder, 3 GB)
+// the rows that depend on how long a step takes. The load comes from a process of its own, which ends by itself; engine
+// alone and server run in turns in one process, so that both have the same threads. One JSON row per figure on stdout.
+// Needs the build (npm run build).
+import { fork, spawn, spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { request as httpRequest } from 'node:http';
 import { connect } from 'node:net';
@@ -9,7 +11,7 @@ import { cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { CONTROLS, longer, makeAdapters } from './serving.mjs';
+import { CONTROLS, longer, makeAdapters, shapes20b } from './serving.mjs';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const ADMIN = 'key-of-the-benchmark';
@@ -157,17 +159,31 @@ if (process.argv[2] === '--client') {
 async function main() {
   const { values } = parseArgs({
     options: {
-      model: { type: 'string', default: join(root, 'models', 'nano') },
+      shapes: { type: 'string', default: 'nano,20b' },
+      model: { type: 'string' },
       threads: { type: 'string', default: '2' },
       only: { type: 'string', default: '' },
       rounds: { type: 'string', default: '3' },
-      tokens: { type: 'string', default: '200' },
+      tokens: { type: 'string' },
     },
   });
-  const only = values.only === '' ? null : values.only.split(',');
+  const shapes = values.model ? [values.model] : values.shapes.split(',');
+  if (shapes.length > 1) {
+    // Each in a process of its own: what one leaves in memory is nothing to the other.
+    for (const one of shapes) {
+      const { status } = spawnSync(process.execPath, [...process.argv.slice(1), '--shapes', one], { stdio: 'inherit' });
+      if (status !== 0) process.exit(status ?? 1);
+    }
+    return;
+  }
+  const is20b = !values.model && shapes[0] === '20b';
+  if (!values.model && !is20b && shapes[0] !== 'nano')
+    throw new Error(`--shapes: got '${shapes[0]}', wanted nano or 20b`);
+  const model = values.model ?? (is20b ? await shapes20b(2) : join(root, 'models', 'nano'));
+  const only = values.only !== '' ? values.only.split(',') : is20b ? ['http', 'prefix', 'adapters', 'gap'] : null;
   const wants = (name) => only === null || only.includes(name);
   const rounds = Number(values.rounds),
-    tokens = Number(values.tokens);
+    tokens = Number(values.tokens ?? (is20b ? 24 : 200));
   const [{ serve }, { boundHeaps }, { openEngine }, { toConversation }] = await Promise.all([
     import('../dist/serve/server.js'),
     import('../dist/base/heaps.js'),
@@ -175,9 +191,9 @@ async function main() {
     import('../dist/harmony/chat.js'),
   ]);
   const folder = mkdtempSync(join(tmpdir(), 'serve-bench-'));
-  const adapters = await makeAdapters(values.model, folder, 8);
+  const adapters = await makeAdapters(model, folder, 8);
   const options = {
-    model: longer(values.model, folder),
+    model: longer(model, folder),
     threads: Number(values.threads),
     device: 'cpu',
     slots: 16,
@@ -203,10 +219,9 @@ async function main() {
       client.once('message', (/** @type {any} */ m) => (m.error ? fail(new Error(m.error)) : done(m)));
       client.send({ url: server.url, bodies, timed: true, ...how });
     });
+  const machine = { node: process.versions.node, cpu: cpus()[0]?.model };
   const row = (name, figures) =>
-    process.stdout.write(
-      `${JSON.stringify({ bench: 'serve', name, ...figures, node: process.versions.node, cpu: cpus()[0]?.model })}\n`,
-    );
+    process.stdout.write(`${JSON.stringify({ bench: 'serve', name, shapes: shapes[0], ...figures, ...machine })}\n`);
   const round = (x) => Number(x.toPrecision(4));
 
   // Hot enough to go on to the last token, with `longer`'s weights.
@@ -363,7 +378,7 @@ async function main() {
     const other = await serve({
       engine: {
         ...options,
-        model: longer(values.model, folder, { positions, never: CONTROLS }),
+        model: longer(model, folder, { positions, never: CONTROLS }),
         contextTokens: positions,
         prefixes: 16,
       },
@@ -473,7 +488,7 @@ async function main() {
   await engine?.close();
   if (wants('start')) {
     const times = [];
-    for (let i = 0; i < rounds; i++) times.push(await startMs(values.model));
+    for (let i = 0; i < rounds; i++) times.push(await startMs(model));
     row('start', { readyMs: round(median(times)), bestMs: round(Math.min(...times)) });
   }
   rmSync(folder, { recursive: true });

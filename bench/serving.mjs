@@ -1,6 +1,33 @@
 // What the benchmarks of serving share: a model with room for long prompts, adapters that change what is answered.
-import { cpSync, readFileSync, writeFileSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import { cpSync, existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { writeO200k } from './o200k.mjs';
+
+/** Where checkpoints of 20b's shapes stay from one benchmark to the next. */
+export const WORK = join(tmpdir(), 'temper-peer-server');
+
+/** A file just written lies in small pages of the system's cache, which is read a quarter slower: lets go of those. */
+export const settle = (...files) => {
+  for (const file of files) spawnSync('dd', [`if=${file}`, 'iflag=nocache', 'count=0', 'status=none']);
+};
+
+/**
+ * A checkpoint of the released 20b's shapes with so many layers and o200k's vocabulary, drawn weights, bf16 and MXFP4;
+ * made where it is not there yet. @returns its folder
+ */
+export async function shapes20b(layers, work = WORK) {
+  const model = join(work, `20b-${layers}`);
+  if (!existsSync(join(model, 'tokenizer.json'))) {
+    process.stderr.write(`making ${model}\n`);
+    const { initCheckpoint, PRESETS } = await import('../dist/model/init.js');
+    await initCheckpoint(model, { ...PRESETS['20b'], num_hidden_layers: layers }, { seed: 1 });
+    writeO200k(model);
+    settle(...readdirSync(model).map((name) => join(model, name)));
+  }
+  return model;
+}
 
 /** Control tokens: those that end a turn, and all. */
 const ENDS = /return|call|endoftext/;
