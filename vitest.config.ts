@@ -81,8 +81,10 @@ export default defineConfig({
         server: { deps: { external: compiled ? [external] : [] } },
         pool: 'forks' as const,
         setupFiles: ['test/child-coverage.ts'],
-        testTimeout: 60_000,
-        hookTimeout: 120_000,
+        // Against what hangs alone: on a busy machine everything may take ten times as long. expect.poll's own is 1 s.
+        testTimeout: 180_000,
+        hookTimeout: 240_000,
+        expect: { poll: { timeout: 30_000 } },
         teardownTimeout: 20_000,
       },
     })),

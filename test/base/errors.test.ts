@@ -51,4 +51,4 @@ it('paths and errors are there without native code, which is loaded at its first
     env: { ...process.env, TEMPER_ADDON: '/nowhere/temper.node' },
   });
   expect(stdout.trim().split('\n')).toEqual(['addon_missing', 'addon_missing']);
-}, 30_000);
+});

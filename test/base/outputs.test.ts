@@ -294,7 +294,7 @@ it('stdout that is a socket, or a pipe whose reader left, is no wait for ever', 
   });
   expect(ran.status).toBe(2);
   expect(ran.stderr.toString()).toMatch(/\/dev\/stdout: cannot be written \(EPIPE\)/);
-}, 40_000);
+});
 
 it('the mode of a file that is replaced stays', () => {
   writeFileSync(at('x'), 'old');

@@ -151,7 +151,7 @@ describe('a path that cannot be read', () => {
     async (_, line, other) => {
       for (const path of ['none/x', other]) await oneLine(line(path));
     },
-    60_000,
+    180_000,
   );
 });
 describe('a path that cannot be written', () => {
@@ -164,12 +164,12 @@ describe('a path that cannot be written', () => {
       for (const path of [folder ? 'file' : 'folder', folder ? 'file/x' : missing, paths[i % paths.length] ?? ''])
         await oneLine(line(path));
     },
-    60_000,
+    180_000,
   );
   it('a full disk', async () => {
     for (const name of ['logits --out', 'generate --out', 'screen --out', 'screen --junit'])
       expect(await oneLine(writings[name]?.('/dev/full') ?? [])).toMatch(/no room left while writing \(ENOSPC\)/);
-  }, 60_000);
+  });
 });
 
 it('no descriptors left: every door says so', () => {

@@ -14,7 +14,7 @@ const folder = mkdtempSync(join(tmpdir(), 'temper-memory-')),
   slice = join(folder, 'slice');
 beforeAll(async () => {
   await initCheckpoint(slice, 'slice', { seed: 5 });
-}, 120_000);
+});
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
 const finished = (child: ChildProcess): Promise<string> =>
@@ -133,5 +133,5 @@ test.skipIf(process.platform !== 'linux')(
       expect(Anonymous).toBe(0);
     }
   },
-  120_000,
+  180_000,
 );

@@ -41,7 +41,7 @@ it('answers every row in order, each as it would be answered alone', async () =>
   expect(existsSync(at('out.jsonl.part'))).toBe(false);
   const alone = await temper([...model, '--json', rows[4]?.prompt ?? '']);
   expect(out[4]?.channels).toEqual((JSON.parse(alone.stdout) as Line).channels);
-}, 60_000);
+});
 
 it('goes on where it stopped, with the same bytes, and refuses what answers something else', async () => {
   const whole = readFileSync(at('out.jsonl'), 'utf8');
@@ -52,7 +52,7 @@ it('goes on where it stopped, with the same bytes, and refuses what answers some
   const ran = await temper([...args, at('again.jsonl')]);
   expect(JSON.parse(ran.stdout)).toMatchObject({ rows: 5, kept: 2 });
   expect(readFileSync(at('again.jsonl'), 'utf8')).toBe(whole);
-}, 60_000);
+});
 
 it('reads stdin', async () => {
   const ran = await temperProcess([...model, '--prompts', '-', '--out', at('stdin.jsonl')], {
@@ -60,7 +60,7 @@ it('reads stdin', async () => {
   });
   expect(ran.code).toBe(0);
   expect(lines(at('stdin.jsonl'))).toHaveLength(1);
-}, 60_000);
+});
 
 it.each([
   ['not JSON', 'hello\n', 'row_json'],

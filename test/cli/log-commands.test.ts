@@ -187,4 +187,4 @@ it('an answer of generate brings the receipt of its verdicts, whole and in a fil
   expect(verified).toMatchObject({ code: 0 });
   expect(verified.stdout).toContain('no key was given');
   expect(ran.stderr).toContain('lies in the log itself');
-}, 60_000);
+});

@@ -53,4 +53,4 @@ it('says that it is ready and that it stops, and cuts off what takes longer than
   } finally {
     child.kill('SIGKILL');
   }
-}, 120_000);
+});

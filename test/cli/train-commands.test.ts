@@ -49,7 +49,7 @@ describe('train, eval, export, verify', () => {
     expect(await json(['verify', join(at('runs', 'other'), 'adapter'), '--run', at('runs', 'r')], 40)).toMatchObject({
       ok: false,
     });
-  }, 60_000);
+  });
 
   it.each<[string, string[], RegExp, number]>([
     ['a recipe that is not there', ['train', 'nowhere.yaml'], /nowhere\.yaml: no such recipe/, 2],

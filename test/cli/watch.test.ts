@@ -48,7 +48,7 @@ async function seen(url: string, wanted: (view: View) => boolean): Promise<reado
   const timer = setTimeout(() => {
     const { state, detail, step, lastAt } = all.at(-1) ?? {};
     stop.abort(new Error(`last seen: ${JSON.stringify({ state, detail, step, lastAt })}`));
-  }, 60_000);
+  }, 120_000);
   const response = await fetch(`${url}events`, { signal: stop.signal });
   let rest = '';
   for await (const piece of (response.body as ReadableStream<Uint8Array>).pipeThrough(new TextDecoderStream())) {
@@ -77,7 +77,7 @@ describe('temper train --watch', () => {
     const from = performance.now();
     expect(await s.ended, s.said()).toBe(0);
     expect(performance.now() - from).toBeLessThan(20_000);
-  }, 90_000);
+  });
   it('a port that somebody has is said before anything is trained', async () => {
     const other = createServer();
     await new Promise<void>((done) => other.listen(0, '127.0.0.1', done));
@@ -87,7 +87,7 @@ describe('temper train --watch', () => {
     expect(s.said()).toMatch(new RegExp(`^temper: 127\\.0\\.0\\.1:${port}: .*EADDRINUSE.*--port`));
     expect(existsSync(join(dir, 'runs', 'never'))).toBe(false);
     other.close();
-  }, 30_000);
+  });
 });
 
 describe('temper watch', () => {
@@ -121,7 +121,7 @@ describe('temper watch', () => {
     expect(await w.ended, w.said()).toBe(0);
     expect(performance.now() - from).toBeLessThan(20_000); // readers would stay for good
     await reading.catch(() => {});
-  }, 90_000);
+  });
   it('opens a browser where there is one', async () => {
     const opened = join(dir, 'opened');
     writeFileSync(join(dir, 'xdg-open'), `#!/bin/sh\necho "$1" > '${opened}.tmp' && mv '${opened}.tmp' '${opened}'\n`);
@@ -132,7 +132,7 @@ describe('temper watch', () => {
     expect(readFileSync(opened, 'utf8')).toBe(`${url}\n`);
     w.child.kill('SIGINT');
     expect(await w.ended).toBe(0);
-  }, 60_000);
+  });
   it('refuses what is no run, and says its address as JSON', async () => {
     const none = start('watch', 'base');
     expect(await none.ended).toBe(2);
@@ -141,5 +141,5 @@ describe('temper watch', () => {
     expect(await urlOf(json)).toMatch(/^http:\/\/127\.0\.0\.1:\d+\/",/);
     json.child.kill('SIGTERM');
     expect(await json.ended).toBe(0);
-  }, 60_000);
+  });
 });

@@ -142,7 +142,7 @@ onEachStore((place) => {
     expect(readFileSync(join(other, 'decision.json'), 'utf8')).toBe(held);
     const ofStore = await decideAgain({ outcomes: other, store });
     expect([ofStore.decision.decision, ofStore.waiting]).toEqual(['FAIL', HARM]);
-  }, 60_000);
+  });
 
   it('people at the gate must be two who say the same where that is the rule, whatever they say', async () => {
     const [folder, store] = [fresh(), await place.fresh()];
@@ -168,7 +168,7 @@ onEachStore((place) => {
     const { decision } = await decideAgain({ outcomes: folder, store });
     expect(decision.labelled).toMatchObject({ pairs: 1, by: ['ann and ben'] });
     await desk.review.close();
-  }, 60_000);
+  });
 
   it('people cannot be asked about outcomes without texts, and are not believed without a store', async () => {
     const folder = fresh();

@@ -106,7 +106,7 @@ it('what passed leaves with its evidence, which is decided anew wherever it come
   makeEvidence(join(out, 'gate'), { subject: await subjectOf({ model: NANO, adapter }), harm: 40 });
   expect((await failing(push(out))).code).toMatch(/^gate_(?:failed|damaged)$/);
   rmSync(join(adapter, 'gate'), { recursive: true });
-}, 120_000);
+});
 
 it('a merged checkpoint leaves by a PASS of exactly that checkpoint alone, and is signed and audited', async () => {
   const [candidate, gate, other] = [fresh(), fresh(), fresh()];
@@ -144,7 +144,7 @@ it('a merged checkpoint leaves by a PASS of exactly that checkpoint alone, and i
   bytes.writeUInt8((bytes.at(-1) ?? 0) ^ 1, bytes.length - 1);
   writeFileSync(weights, bytes);
   expect((await failing(push(merged))).code).toBe('gate_stale');
-}, 120_000);
+});
 
 it('what failed, and evidence that does not follow from its outcomes, stay', async () => {
   const subject = await subjectOf({ model: NANO, adapter });
@@ -181,7 +181,7 @@ it('who answers for it is named in card, record and a signed statement', async (
   expect((await failing(push(out))).code).toBe('gate_absent');
   const half = await temperProcess([...args, '--out', fresh()]);
   expect([half.code, half.stderr.includes('go together')]).toEqual([2, true]);
-}, 120_000);
+});
 
 it('what is merged for a gate to judge is no release', async () => {
   const out = fresh();

@@ -135,7 +135,7 @@ it('held-out rows are all looked for, however few are held at a time', async () 
     expect(again?.leakage, `${remembered}`).toMatchObject({ rows: 101, exact: 4, near: 3, passes });
     expect(more?.leakage).toMatchObject({ rows: 11, exact: 1, near: 0, passes });
   }
-}, 30_000);
+});
 
 it('data check writes a page: tokens under their weight, names escaped, rows trained on and held out', async () => {
   const [train, held, html] = ['train.jsonl', 'held <b>.jsonl', 'check.html'].map((f) => join(dir, f)) as [

@@ -330,7 +330,7 @@ describe('bad rows', () => {
       ]),
     );
     expect(({} as Record<string, unknown>).x).toBeUndefined();
-  }, 120_000);
+  });
 });
 
 describe('packing', () => {

@@ -61,7 +61,7 @@ it('loading holds 5 bytes a token and what the collector has not yet taken', () 
   expect(big.peakRss - small.peakRss).toBeLessThan(big.storeBytes + SLACK);
   // The bound can fail: the rows as objects take 8 bytes a token for the ids alone, and weights as much again.
   expect(big.storeBytes + SLACK).toBeLessThan(16 * big.tokens);
-}, 120_000);
+});
 
 it('a line of 60 MB costs a few times its bytes, not what its tokens would take', () => {
   const row = (words: number): string => {
@@ -85,8 +85,8 @@ it('a line of 60 MB costs a few times its bytes, not what its tokens would take'
   expect([small.tokens, big.tokens]).toEqual([0, 1]);
   // Bytes, joined bytes, text, value; its 30 million tokens, with a place and a mask each, take 9 bytes a token more.
   expect(big.peakRss - small.peakRss).toBeLessThan(6 * 60 * MiB);
-}, 120_000);
+});
 
 it('checking holds nothing of the rows', () => {
   expect(check(join(dir, 'big.jsonl')).peakRss - check(join(dir, 'small.jsonl')).peakRss).toBeLessThan(SLACK);
-}, 120_000);
+});

@@ -162,7 +162,7 @@ describe('a table', () => {
         expect(result.message).not.toContain('\n');
       }
     },
-    60_000,
+    180_000,
   );
   it('compressed with LZ4 is read', async () => {
     expect((await rowsOf(join(tables, 'lz4.feather'))).rows).toEqual([{ line: 1, value: { tokens: [1, 2] } }]);

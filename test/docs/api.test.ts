@@ -38,5 +38,5 @@ test.each(examples)(
       process.chdir(cwd);
     }
   },
-  120_000,
+  180_000,
 );

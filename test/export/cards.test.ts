@@ -53,7 +53,7 @@ train: { steps: 6, rowsPerStep: 4, lr: 3.0e-3, precision: f32, evalEvery: 3, see
   await train(join(root, 'recipe.yaml'), { out: run });
   exports = (await runExport({ run, out, format: FORMATS.map((f) => f.name) })).exports;
   standIns();
-}, 120_000);
+});
 
 /** What is called: each checks its arguments and the files that they name. */
 function standIns(): void {
@@ -151,7 +151,7 @@ describe.each(FORMATS.map((f) => f.name))('the card of %s', (format) => {
         rmSync(join(folder, 'acme'));
       }
     },
-    120_000,
+    180_000,
   );
   it('its commands run', () => {
     const folder = join(out, format);
@@ -194,7 +194,7 @@ it('a run that was trained through the rounding of a merge is what its gguf file
     if (format === 'gguf')
       expect(made.exports[0]?.report.heldOut).toMatchObject({ kept: expect.closeTo(1, 4) as number });
   }
-}, 120_000);
+});
 
 /** Modelfile: https://docs.ollama.com/modelfile; its template is one of Go's text/template. */
 describe('the Modelfile', () => {

@@ -75,7 +75,7 @@ async function digestsHold(folder: string): Promise<void> {
 beforeAll(async () => {
   dir = await tinyRun();
   await train(join(dir, 'recipe.yaml'), { out: join(dir, 'runs', 'a') });
-}, 180_000);
+});
 
 describe('an adapter made elsewhere', () => {
   it('is exported on its base, carries a card and digests, and verifies', async () => {
@@ -176,7 +176,7 @@ describe('all or nothing', () => {
       await digestsHold(join(out, f));
       expect(await verify(join(out, f)), f).toMatchObject({ ok: true, format: f, step: 12 });
     }
-  }, 180_000);
+  });
   it(
     'an unknown format, a place that is taken and one inside an input are refused before ' + 'anything is written',
     async () => {
@@ -207,7 +207,7 @@ describe('all or nothing', () => {
     }
     expect(existsSync(out)).toBe(false);
     expect(readdirSync(dirname(out)).filter((n) => n.startsWith('.'))).toEqual([]);
-  }, 180_000);
+  });
   it('nothing is in its place before all of it is, whatever the format and however many', async () => {
     const names = HERE.map((f) => f.name);
     const out = fresh();
@@ -220,7 +220,7 @@ describe('all or nothing', () => {
     await runExport({ run: join(dir, 'runs', 'a'), out, format: names, evalTokens: 0 }, { onProgress });
     for (const name of names) await digestsHold(join(out, name));
     expect([...told.keys()].sort()).toEqual([...names].sort());
-  }, 120_000);
+  });
   it.each([
     ['merged-bf16', async () => [join(dir, 'runs', 'a')]],
     ['gguf', async () => ['--adapter', await adapterFolder({}, readConfig(NANO)), '--model', NANO, '--candidate']],

@@ -31,7 +31,7 @@ afterAll(() => {
 beforeAll(async () => {
   dir = await tinyRun();
   await train(join(dir, 'recipe.yaml'), { out: join(dir, 'runs', 'a'), set: ['train.steps=30'] });
-}, 180_000);
+});
 let count = 0;
 const fresh = (): string => join(root, `o${count++}`);
 
@@ -95,7 +95,7 @@ describe.each(BASES)('merged-bf16 of %s', (name) => {
       damage(copy, tensor);
       expect((await checkWeights(source, copy)).wrong[0], tensor).toContain(tensor);
     }
-  }, 120_000);
+  });
   it('a base alone is dequantised to the bit', async () => {
     const out = fresh();
     await exportRun({ model: base, out, format: ['merged-bf16'] });
@@ -138,7 +138,7 @@ describe.each(['odd', 'plain', 'clamp'] as const)('merged-mxfp4 of %s', (name) =
       damage(copy, `model.layers.1.mlp.experts.${tensor}`);
       expect((await checkWeights(source, copy)).wrong[0], tensor).toContain(tensor.replace(/_(?:blocks|scales)/, ''));
     }
-  }, 120_000);
+  });
   it('an adapter that changes nothing leaves every byte', async () => {
     const adapter = await adapterOn(base, {}, 0),
       out = fresh();
@@ -171,7 +171,7 @@ describe('what rounding cost', () => {
     const told = JSON.parse(readFileSync(join(out, 'temper.json'), 'utf8')) as { report: unknown };
     expect(told.report).toEqual(report);
     expect(await verify(out)).toMatchObject({ ok: true, tolerance: null });
-  }, 120_000);
+  });
   it('its losses are those of temper eval', async () => {
     const { evaluate } = await import('../../src/evaluate/evaluate.js');
     const out = fresh();
@@ -179,7 +179,7 @@ describe('what rounding cost', () => {
     const held = exports[0]?.report.heldOut as { base: number; adapter: number };
     expect(held.adapter).toBeCloseTo((await evaluate(join(dir, 'runs', 'a'))).loss, 5);
     expect(held.base).toBeCloseTo((await evaluate(join(dir, 'recipe.yaml'))).loss, 5);
-  }, 120_000);
+  });
   it('rows by a format that is told, those that data.split holds out, and rows that are not there', async () => {
     const run = join(dir, 'runs', 'a');
     const held = async (rows: string): Promise<unknown> => {
@@ -197,7 +197,7 @@ describe('what rounding cost', () => {
     const other = await train(split, { out: join(dir, 'runs', 'split'), set: ['train.steps=2'] });
     const { exports } = await exportRun({ run: other.run, out: fresh(), format: ['merged-mxfp4'] });
     expect(exports[0]?.report.heldOut).toMatchObject({ rows: join(dir, 'train.jsonl') });
-  }, 120_000);
+  });
   it('rows of one choice, none, or a base that is not MXFP4', async () => {
     const run = join(dir, 'runs', 'a');
     const some = await exportRun({ run, out: fresh(), format: ['merged-mxfp4'], rows: join(dir, 'train.jsonl') });
@@ -208,7 +208,7 @@ describe('what rounding cost', () => {
       (e: unknown) => e as TemperError,
     );
     expect(error).toMatchObject({ code: 'export_refused' });
-  }, 120_000);
+  });
 });
 
 it('a run that trained a whole model is exported merged, and refused as an adapter', async () => {
@@ -232,7 +232,7 @@ train: { method: pretrain, steps: 3, rowsPerStep: 4, lr: 1.0e-3, precision: f32 
     const tokens = Int32Array.of(5, 17, 30, 1, 9);
     expect(relativeError(logitsOf(two, null, tokens), logitsOf(one, null, tokens)), format).toBeLessThan(1e-6);
   }
-}, 120_000);
+});
 
 it('a run that was trained through the rounding is what its merged exports compute', async () => {
   const set = ['adapter.mergeAware=mxfp4', 'train.steps=8'];
@@ -249,4 +249,4 @@ it('a run that was trained through the rounding is what its merged exports compu
   }
   const adapter = await exportRun({ run, out: fresh() });
   expect(adapter.exports[0]?.warnings[0]).toMatch(/mergeAware.*export merged-mxfp4/);
-}, 180_000);
+});

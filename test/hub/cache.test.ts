@@ -144,7 +144,7 @@ it('a run names the commit of its base and data, and goes on with them when the 
   expect(again.step).toBe(2);
   expect(server.seen).toEqual([]);
   expect(existsSync(join(dir, 'cache', 'hub', `models--o--nano@${COMMIT}`))).toBe(true);
-}, 60_000);
+});
 
 it('a reference that is bad says so', async () => {
   await expect(localOf('hf://spaces/a/b')).rejects.toMatchObject({ code: 'hub_repo' });

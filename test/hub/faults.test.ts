@@ -167,7 +167,7 @@ describe('faults that pass', () => {
     });
     await from();
     expectWhole();
-  }, 20_000);
+  });
   it('a connection that drips is left as well', async () => {
     const timers: NodeJS.Timeout[] = [];
     await open((r) => {
@@ -184,7 +184,7 @@ describe('faults that pass', () => {
     expect(await failed({ retries: 0 })).toMatchObject({ exitCode: 30 });
     expect(big.length).toBeGreaterThan(0);
     for (const t of timers) clearInterval(t);
-  }, 20_000);
+  });
   it('a signed address that ran out is asked for again', async () => {
     let given = 0;
     await open((r) => isCdn(r) && given++ === 1 && status(r, 403));

@@ -93,7 +93,7 @@ describe('https', () => {
     expect(isWhole()).toBe(true);
     for (const s of hub.seen) expect(s.authorization).toBe(s.port === 'hub' ? `Bearer ${TOKEN}` : undefined);
     expect(hub.seen.some((s) => s.port === 'cdn')).toBe(true);
-  }, 30_000);
+  });
   it('is not left for http: nothing is asked of where it would send, and nothing is used', async () => {
     const endpoint = await tlsBefore(hub.url); // its large files lie at http://
     const { code, text } = await ran(endpoint);
@@ -102,7 +102,7 @@ describe('https', () => {
     expect(hub.seen.filter((s) => s.port === 'cdn')).toEqual([]);
     expect(existsSync(at('m', 'a.bin'))).toBe(false);
     expect(text).not.toContain(TOKEN);
-  }, 30_000);
+  });
   it('nor by another https server on the way', async () => {
     const loose = createTlsServer(pem, (_, r) => r.writeHead(302, { location: `${hub.cdn}/x` }).end());
     const over = `https://localhost:${await listening(loose)}`;
@@ -110,13 +110,13 @@ describe('https', () => {
     const { code, text } = await ran(endpoint);
     expect([code, /redirects from https to http/.test(text)]).toEqual([30, true]);
     expect(hub.seen.filter((s) => s.port === 'cdn')).toEqual([]);
-  }, 30_000);
+  });
   it('of a certificate that nobody vouches for is no hub', async () => {
     const { code, text } = await ran(await tlsBefore(hub.url), { NODE_EXTRA_CA_CERTS: '' });
     expect(code).toBe(30);
     expect(text).toMatch(/cannot be reached \((DEPTH_ZERO_SELF_SIGNED_CERT|SELF_SIGNED_CERT_IN_CHAIN)\)/);
     expect(hub.seen).toEqual([]);
-  }, 30_000);
+  });
 });
 
 /** A proxy that connects, or answers otherwise. */
@@ -155,7 +155,7 @@ describe('proxies', () => {
     expect(new Set(through)).toEqual(new Set([endpoint, store].map((u) => u.replace('https://', ''))));
     expect(new Set(as)).toEqual(new Set([`Basic ${Buffer.from('me:s3cret').toString('base64')}`]));
     expect(text).not.toContain('s3cret');
-  }, 30_000);
+  });
   /** In this process. @returns the error; null: all came */
   async function pulled(endpoint: string, env: Record<string, string>): Promise<TemperError | null> {
     Object.assign(process.env, env, { HF_TOKEN: TOKEN, HF_HOME: at('hf') });

@@ -403,7 +403,7 @@ describe('one that fails at any of its requests', () => {
           expectPushed();
         }
     },
-    60_000,
+    180_000,
   );
   it.each([500, 0])('a commit that was made, and whose answer is %i, is found to be there', async (status) => {
     await open();

@@ -50,7 +50,7 @@ const targets = {
   weights: new Float32Array(rows.length).fill(1 / rows.length),
 };
 
-it('learns a rule, leaks nothing, and saves exactly the weights it ran', { timeout: 60_000 }, async () => {
+it('learns a rule, leaks nothing, and saves exactly the weights it ran', async () => {
   const start = memoryStats().totalLive;
   const runs: Float32Array[][] = [];
   for (let run = 0; run < 2; run++) {

@@ -86,7 +86,7 @@ describe('what they answer', () => {
       }),
     );
     expect(right.filter(Boolean).length).toBeGreaterThanOrEqual(32);
-  }, 120_000);
+  }, 180_000);
 
   it('the judge agrees with at least 90 % of held-out expectations and answers in contract, on ' +
     'both channels', async () => {
@@ -125,5 +125,5 @@ describe('what they answer', () => {
     expect(phones.length).toBe(20);
     expect((await under('contact')).filter((o) => o === 'block').length).toBeGreaterThanOrEqual(18);
     expect((await under('respect')).filter((o) => o === 'allow').length).toBeGreaterThanOrEqual(18);
-  }, 120_000);
+  }, 180_000);
 });

@@ -108,7 +108,7 @@ it('trains, gates and exports on GitHub: a summary, outputs, the exit code', asy
   expect(gate.status).toBe('passed');
   expect(existsSync(join(root, 'release', 'gate', 'report.html'))).toBe(true);
   expect(readFileSync(join(root, 'runs/one/gate/outcomes.jsonl'), 'utf8')).not.toContain('"asked"');
-}, 120_000);
+});
 
 it('what did not pass fails the job of GitLab, which leaves its report and no export', async () => {
   cpSync(join(root, 'runs', 'one'), join(root, 'runs', 'gated'), { recursive: true });
@@ -127,4 +127,4 @@ it('what did not pass fails the job of GitLab, which leaves its report and no ex
     expect(existsSync(join(root, file)), file).toBe(true);
   const refused = await bash('node_modules/.bin/temper export runs/gated --out none', {});
   expect(refused.code, refused.output).toBe(10);
-}, 120_000);
+});

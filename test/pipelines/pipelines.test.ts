@@ -121,7 +121,7 @@ describe('action.yml', () => {
     reported(join(cwd, 'screening'));
     expect(readFileSync(files.GITHUB_OUTPUT, 'utf8')).toBe('exit-code=10\nfolder=screening\n');
     expect(readFileSync(files.GITHUB_STEP_SUMMARY, 'utf8')).toContain('## Screening');
-  }, 60_000);
+  });
 });
 
 describe('shards', () => {
@@ -175,7 +175,7 @@ describe('shards', () => {
       expect(whole.code, whole.output).toBe(10);
       expect(timeless(join(cwd, 'screening', 'verdicts.jsonl'))).toBe(timeless(join(cwd, 'whole', 'verdicts.jsonl')));
     },
-    90_000,
+    180_000,
   );
   it('a task without a number, a setting that is missing, a mode that is none: no exit code 0', async () => {
     const cwd = checkout('faults');
@@ -193,7 +193,7 @@ describe('shards', () => {
     const half = await bash(`${script} shard`, cwd, { ...SETTINGS, JOB_COMPLETION_INDEX: '0' });
     expect(half.output).toContain('JOB_COMPLETIONS not set');
     expect(half.code).toBe(2);
-  }, 60_000);
+  });
   it('Kubernetes: as many tasks as completions; nobody has more rights than he needs', () => {
     const { completions, completionMode, parallelism } = screening.spec;
     const counted = container(screening).env.find((e: Yaml) => e.name === 'JOB_COMPLETIONS').value;

@@ -180,7 +180,7 @@ describe('rows that cannot be read', () => {
       hostile.map(([code], i) => [i + 2, code]),
     );
     expect(JSON.stringify(bad)).not.toMatch(/yyy|txt/);
-  }, 20_000);
+  });
   it('end the run before the judge is asked, else', async () => {
     const calls = { n: 0 };
     await expect(run({ input: file('h2.jsonl', text), screen: screenOf(judge('d', calls)) })).rejects.toMatchObject({
@@ -637,7 +637,7 @@ describe('processes that end at once', () => {
     expect(last?.kept).toBe(120 - (last?.calls ?? 0));
     expect(timeless(output)).toBe(timeless(at('kill.whole')));
     expect(readdirSync(dir).filter((name) => name.startsWith('kill.out.'))).toEqual([]);
-  }, 60_000);
+  });
   it('a process before may have had the same number, as in a container', async () => {
     const input = file('same.jsonl', distinct(6));
     const [whole] = await run({ input });
@@ -657,5 +657,5 @@ describe('processes that end at once', () => {
     const last = child(input, output, 0);
     expect(last?.kept).toBeGreaterThan(20);
     expect(timeless(output)).toBe(timeless(at('full.whole')));
-  }, 60_000);
+  });
 });

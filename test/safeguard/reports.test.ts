@@ -170,7 +170,7 @@ describe('SARIF', () => {
     expect(new Set(runs.map((run) => run.automationDetails.id)).size).toBe(runs.length);
     await writeReports({ sarif: path('big.sarif') }, source);
     expect(readdirSync(dir).filter((name) => name.startsWith('big'))).toEqual(['big.sarif']);
-  }, 30_000);
+  });
 });
 
 it("GitLab's code quality: an entry each, with fingerprints of its own", async () => {

@@ -109,7 +109,7 @@ it('loads what somebody answers for where his key is named, tells so, and else n
   });
   await server.close();
   server = null;
-}, 60_000);
+});
 
 it('serves what passed, tells how each model stands, and loads nothing else', async () => {
   server = await serve(options({ good }));
@@ -132,7 +132,7 @@ it('serves what passed, tells how each model stands, and loads nothing else', as
   cpSync(join(good, 'gate'), join(borrowed, 'gate'), { recursive: true });
   const stale = await call('/admin/adapters', { name: 'bare', path: borrowed });
   expect([stale.status, (stale.json.error as Json).code]).toEqual([400, 'gate_stale']);
-}, 60_000);
+});
 
 it('refuses what is revoked from the next reload on; a list that cannot be believed changes nothing', async () => {
   const before = readFileSync(list);
@@ -160,7 +160,7 @@ it('refuses what is revoked from the next reload on; a list that cannot be belie
   // The list of before, put back, is told from the one that was taken.
   writeFileSync(list, before);
   expect((await failing(serve(options({})))).code).toBe('revocation_list');
-}, 60_000);
+});
 
 it('ends a stream that runs on what is revoked, in the form of its API', async () => {
   const gate = { status: 'passed', decision: 'PASS', adapter: 'sha256:x', lock: null } as const;

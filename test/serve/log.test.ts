@@ -116,4 +116,4 @@ it('a server with --log: every answer is recorded before it leaves, and the log 
   }
   expect(verifyLog({ dir: at('server'), closed: true })).toMatchObject({ ok: true });
   rmSync(at('server'), { recursive: true });
-}, 60_000);
+});

@@ -117,4 +117,4 @@ it('a reader that takes nothing of a whole answer is given up, one that takes so
   expect(none.destroyed ? 0 : none.bytesRead).toBeLessThan(bytes / 2);
   whole.closeAllConnections();
   await new Promise((done) => whole.close(done));
-}, 60_000);
+});

@@ -360,7 +360,7 @@ train:
     const file = (run: string): Buffer => readFileSync(join(dir, run, 'adapter', 'adapter_model.safetensors'));
     expect(file('parts').equals(file('whole'))).toBe(true);
     expect(readMetrics(join(dir, 'parts')).map((m) => m.loss)).toEqual(metrics.map((m) => m.loss));
-  }, 120_000);
+  });
 
   it('is evaluated on held-out pairs', async () => {
     const evaluated = (set: string[], adapter?: string) =>

@@ -34,7 +34,7 @@ const losses = (name: string): readonly string[] => readMetrics(at(name)).map((m
 beforeAll(async () => {
   dir = await tinyRun({ train: 'steps: 6, rowsPerStep: 6, lr: 1.0e-2, checkpointEvery: 2' });
   await run('done', []);
-}, 60_000);
+});
 
 describe('a run goes on', () => {
   it.each([
@@ -89,7 +89,7 @@ describe('a run goes on', () => {
     // One that is not done is not.
     await run('part', ['train.steps=9'], { stopAt: 5 });
     expect((await refused('part', ['train.steps=3'])).message).toMatch(/train asks for 3 steps, \d are done/);
-  }, 30_000);
+  });
 
   it('does not take the word of a recipe.yaml that is not the one it began with', async () => {
     await run('edited', []);
@@ -118,7 +118,7 @@ describe('a run that is extended', () => {
     // In epochs too: 40 rows, 6 a step.
     const epochs = await run('longer', [...plain, 'train.steps=null', 'train.epochs=2'], { resume: true });
     expect(epochs).toMatchObject({ status: 'done', step: 14, notices: [] });
-  }, 60_000);
+  });
 
   it('says why not, where it does not', async () => {
     const whole = await run('whole cosine', ['train.steps=11']);
@@ -132,5 +132,5 @@ describe('a run that is extended', () => {
     expect(losses('done').slice(6)).not.toEqual(losses('whole cosine').slice(6));
     expect(whole.status).toBe('done');
     expect(readRun(at('done'))?.earlier?.at(-1)).toMatchObject({ steps: 6, done: 6, exact: false });
-  }, 60_000);
+  });
 });

@@ -56,7 +56,7 @@ describe('train.evalEvery', () => {
     expect(await verify(out)).toMatchObject({ ok: true, step: best.step });
     expect((await evaluate(join(dir, 'recipe.yaml'), { adapter: out })).loss).toBe(best.evalLoss);
     expect(readFileSync(result.report, 'utf8')).toContain('best held-out loss');
-  }, 60_000);
+  }, 180_000);
 
   it('gives the same evaluations after a stop, during one as well', async () => {
     const set = ['train.steps=9', 'train.evalEvery=2'];
@@ -67,7 +67,7 @@ describe('train.evalEvery', () => {
     await run('cut', set, {}, true);
     expect(evaluations('cut')).toEqual(evaluations('whole'));
     expect(readRun(at('cut'))?.best).toEqual(readRun(at('whole'))?.best);
-  }, 60_000);
+  }, 180_000);
 
   it('ends early when patience does, and stays ended', async () => {
     const set = ['train.steps=200', 'train.lr=0.1', 'train.schedule=constant', 'train.evalEvery=2', 'train.patience=2'];
@@ -85,7 +85,7 @@ describe('train.evalEvery', () => {
     // More patience, more steps.
     const more = set.map((s) => s.replace('patience=2', 'patience=3'));
     expect((await run('early', more, {}, true)).step).toBeGreaterThan(result.step);
-  }, 60_000);
+  }, 180_000);
 
   it('counts rows that greedy decoding answers token for token, as `temper eval` finds them by ' +
     'generating', async () => {
@@ -114,7 +114,7 @@ describe('train.evalEvery', () => {
     expect(result.best?.step).toBe(1);
     expect(found?.evalMatch).toBeGreaterThan(0.5);
     expect(Math.abs((found?.evalMatch ?? 0) - match.rate)).toBeLessThan(0.1);
-  }, 120_000);
+  }, 180_000);
 
   it('looks at the last answer of each example alone', () => {
     // Two rows: analysis, a final, a question, analysis, a final; a call and nothing else. One of plain tokens.
@@ -169,10 +169,10 @@ describe('held-out rows', () => {
     const [notice, ...more] = await notices('both', [both]);
     expect(more).toEqual([]);
     expect(notice).toMatch(/^40 of 50 held-out examples are trained on too \(.*train\.jsonl:1 is .*train\.jsonl:1\)/);
-  }, 30_000);
+  }, 180_000);
   it('that cannot be read are said, where the run does not need them', async () => {
     const told = await notices('unread', ['data.eval.0.path=recipe.yaml']);
     expect(told).toHaveLength(1);
     expect(told[0]).toMatch(/^data\.eval cannot be used as it is, temper eval would end with: .*recipe\.yaml:1/);
-  }, 30_000);
+  }, 180_000);
 });

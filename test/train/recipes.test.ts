@@ -140,7 +140,7 @@ test.each([
     expect(Math.abs((losses[0] ?? Number.NaN) - Math.log(2))).toBeLessThan(1e-6);
     expect(readMetrics(result.run)[1]).toMatchObject({ accuracy: 1 });
   },
-  120_000,
+  180_000,
 );
 
 test.each(['nano-base', 'nano-judge'])(
@@ -158,5 +158,5 @@ test.each(['nano-base', 'nano-judge'])(
     expect(losses[1]).toBeLessThan(losses[0] ?? Number.NaN);
     expect(readdirSync(result.output ?? '')).toContain('config.json');
   },
-  120_000,
+  180_000,
 );

@@ -78,7 +78,7 @@ describe('train', () => {
     expect(html).not.toMatch(/<(script|link)[^>]+(src|href)=/);
     expect(html).not.toContain(dir);
     expect(readFileSync(at('runs', 'a', 'recipe.yaml'), 'utf8')).not.toContain(dir);
-  }, 30_000);
+  }, 180_000);
 
   it('never holds up the main thread for 20 ms', async () => {
     // Other processes may take the core away; that is not the trainer's doing, hence the best of several rounds.
@@ -91,7 +91,7 @@ describe('train', () => {
       best = Math.min(best, delay.max / 1e6);
     }
     expect(best).toBeLessThan(20);
-  }, 120_000);
+  }, 180_000);
 
   it('gives the same bits again at any number of threads, and goes on from an adapter', async () => {
     const one = await train(recipe(), { out: at('runs', 'b1'), threads: 1 });
@@ -106,7 +106,7 @@ describe('train', () => {
     // What was trained stands without what it was trained from.
     rmSync(at('runs', 'b1'), { recursive: true });
     expect((await verify(join(on.run, 'adapter'))).maxDifference).toBe(0);
-  }, 30_000);
+  }, 180_000);
 
   it('stops on a signal with a checkpoint', async () => {
     const abort = new AbortController();
@@ -121,7 +121,7 @@ describe('train', () => {
     expect(result.status).toBe('stopped');
     expect(result.output).toBeNull();
     expect(readdirSync(at('runs', 'c', 'checkpoints'))).toContain(`step-${result.step}`);
-  }, 30_000);
+  }, 180_000);
 
   it('stops at a loss that is not a number, names step and rows', async () => {
     const error = await failing(
@@ -137,7 +137,7 @@ describe('train', () => {
     expect(readRun(at('runs', 'nan'))?.status).toBe('failed');
     expect(readdirSync(at('runs', 'nan', 'checkpoints'))).toEqual([]);
     expect(existsSync(at('runs', 'nan', 'adapter'))).toBe(false);
-  }, 30_000);
+  }, 180_000);
 
   it.each([Number.NaN, Infinity, 3e38])('a state of %s is not saved; the checkpoint before it is kept', async (bad) => {
     const run = at('runs', `state ${bad}`);
@@ -188,7 +188,7 @@ describe('train', () => {
       const last = await failing(exportRun({ run, out: at('never'), checkpoint: 'last' }));
       expect(last).toMatchObject({ code: 'no_weights' });
     },
-    30_000,
+    180_000,
   );
 
   it.each([
@@ -217,7 +217,7 @@ describe('train', () => {
       writeFileSync(join(run, 'recipe.yaml'), 'half');
       expect((await train(recipe(), { out: run, resume, set: ['train.steps=2'] })).status).toBe('done');
     }
-  }, 30_000);
+  }, 180_000);
 
   it('trains a model from scratch that the trainer can then adapt; a stopped run goes on to ' +
     'the same bits', async () => {
@@ -249,7 +249,7 @@ train: { ${set[0]}, steps: 30, rowsPerStep: 8, lr: 3.0e-3, checkpointEvery: 10, 
       set: ['model.base=runs/scratch/model', 'train.steps=3'],
     });
     expect(adapted.status).toBe('done');
-  }, 60_000);
+  }, 180_000);
 
   it.each<[string, string[], string, RegExp]>([
     ['a layer that is not there', ['adapter.layers=[5]'], 'no_such_layer', /layer 5; the model has layers 0…1/],
@@ -322,7 +322,7 @@ describe('eval, export, verify', () => {
     const packed = await evaluate(at('runs', 'v'), { set: ['train.precision=f32'] });
     expect(Math.abs(alone.loss - packed.loss)).toBeLessThan(1e-6);
     expect(await failing(evaluate(recipe(), { set: ['data.eval=[]'] }))).toMatchObject({ code: 'no_eval_data' });
-  }, 30_000);
+  }, 180_000);
 
   it('exact match asks for every prompt and compares all of the text', async () => {
     const prompts = ['a', 'b', 'c'].map((text, i) => ({
@@ -373,7 +373,7 @@ describe('eval, export, verify', () => {
     writeFileSync(file, data);
     expect(await failing(verify(out))).toMatchObject({ code: 'export_changed', exitCode: 40 });
     expect(openSafetensors(file).tensors.size).toBe(24);
-  }, 30_000);
+  }, 180_000);
 
   it('an adapter that holds no number is refused by name: read, measured, exported', async () => {
     const run = at('runs', 'v');
@@ -398,7 +398,7 @@ describe('eval, export, verify', () => {
     cpSync(file, join(copy, 'adapter', 'adapter_model.safetensors'));
     expect(await failing(exportRun({ run: copy, out: at('never') }))).toMatchObject({ code: 'not_finite' });
     expect(existsSync(at('never'))).toBe(false);
-  }, 30_000);
+  }, 180_000);
 
   it('a run that is not finished is exported only on purpose', async () => {
     const run = at('runs', 'part');
@@ -424,7 +424,7 @@ describe('eval, export, verify', () => {
     // What was exported is still proven when the run has gone on, as long as its checkpoint is there.
     await train(recipe(), { out: run, resume: true, set: ['train.keepCheckpoints=9'] });
     expect(await verify(out)).toMatchObject({ ok: true, step: stopped.step });
-  }, 30_000);
+  }, 180_000);
 
   it('export: [] leaves the adapter in the last checkpoint', async () => {
     const result = await train(recipe(), { out: at('runs', 'bare'), set: ['export=[]', 'train.steps=3'] });
@@ -432,7 +432,7 @@ describe('eval, export, verify', () => {
     expect(result.output).toBe(at('runs', 'bare', 'checkpoints', 'step-3', 'adapter'));
     await exportRun({ run: result.run, out: at('bare-out') });
     expect(await verify(at('bare-out'))).toMatchObject({ ok: true, step: 3 });
-  }, 30_000);
+  }, 180_000);
 
   it('a damaged checkpoint is refused on resume', async () => {
     const abort = new AbortController();
@@ -452,7 +452,7 @@ describe('eval, export, verify', () => {
       code: 'bad_checkpoint',
       exitCode: 40,
     });
-  }, 30_000);
+  }, 180_000);
 });
 
 describe('learning rate', () => {

@@ -199,7 +199,7 @@ describe('readers', () => {
     expect(process.memoryUsage().arrayBuffers - before).toBeLessThan(32 * 2 ** 20);
     await expect.poll(() => server.readers, { timeout: 5000 }).toBe(0);
     slow.destroy();
-  }, 30_000);
+  });
   it('see the end, and hold up nobody who closes', async () => {
     const run = newRun();
     const server = await serve(run, { pollMs: 3_600_000 });
