@@ -77,14 +77,17 @@ function surroundings(page: string): string {
     writeFileSync(join(folder, prompts), read(prompts).split('\n').slice(0, 16).join('\n'));
   }
   cpSync(join(packageRoot, 'policies', 'contact', 'policy.md'), join(folder, 'p.md'));
-  const rows = read('datasets/tickets/train.jsonl').split('\n').slice(0, 8);
-  writeFileSync(join(folder, 'rows.jsonl'), `${rows.join('\n')}\n`);
+  const first = (file: string, count: number): string => `${read(file).split('\n').slice(0, count).join('\n')}\n`;
+  writeFileSync(join(folder, 'rows.jsonl'), first('datasets/tickets/train.jsonl', 8));
+  writeFileSync(join(folder, 'heldout.jsonl'), first('datasets/tickets/heldout.jsonl', 16));
   for (const name of ['nano-lora', 'nano-merge-aware']) {
-    const recipe = read(`recipes/${name}.yaml`).replace('../datasets/tickets/train.jsonl', '../rows.jsonl');
+    const recipe = read(`recipes/${name}.yaml`)
+      .replace('../datasets/tickets/train.jsonl', '../rows.jsonl')
+      .replace('../datasets/tickets/heldout.jsonl', '../heldout.jsonl');
+    expect(recipe).not.toContain('../datasets/');
     writeFileSync(join(folder, 'recipes', `${name}.yaml`), recipe);
   }
-  const pairs = read('datasets/discretion/train.jsonl').split('\n').slice(0, 8);
-  writeFileSync(join(folder, 'pairs.jsonl'), `${pairs.join('\n')}\n`);
+  writeFileSync(join(folder, 'pairs.jsonl'), first('datasets/discretion/train.jsonl', 8));
   const dpo = read('recipes/nano-dpo.yaml').replaceAll(/\.\.\/datasets\/discretion\/\w+\.jsonl/g, '../pairs.jsonl');
   writeFileSync(join(folder, 'recipes', 'nano-dpo.yaml'), dpo);
   const answer = { id: 'a', channels: { analysis: 'A table on friday.', final: 'A table is booked for friday.' } };
