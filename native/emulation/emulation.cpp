@@ -23,6 +23,9 @@
 #if defined(__SANITIZE_ADDRESS__)
 extern "C" void __asan_unpoison_memory_region(void const volatile*, size_t);
 #endif
+// Sums over arrays of the emulation's own, whose sizes their types say: a sanitizer finds nothing in them and would
+// take most of the time. What is read of a kernel's memory is read elsewhere.
+#define TEMPER_ARITHMETIC __attribute__((no_sanitize("address"), no_sanitize("undefined")))
 
 #if defined(__x86_64__)
 // Saves the callee's registers on the stack that is left, takes those of the stack that is entered.
@@ -86,6 +89,41 @@ struct Product {
   bool b_transposed, fresh;
 };
 
+// What a thread issued and has not waited for: in groups, of which the last is open until it is committed.
+template <class T>
+class Groups {
+ public:
+  void add(const T& item) { items_.push_back(item); }
+  void commit() { ends_.push_back(items_.size()); }
+  // Takes the oldest groups until `pending` are left.
+  template <class F>
+  void take(int pending, const F& each) {
+    while (static_cast<int>(ends_.size() - groups_) > pending) {
+      for (; taken_ < ends_[groups_]; ++taken_) {
+        const T item = items_[taken_];
+        each(item);
+      }
+      ++groups_;
+    }
+    if (taken_ < kKept) return;
+    items_.erase(items_.begin(), items_.begin() + static_cast<std::ptrdiff_t>(taken_));
+    ends_.erase(ends_.begin(), ends_.begin() + static_cast<std::ptrdiff_t>(groups_));
+    for (size_t& end : ends_) end -= taken_;
+    taken_ = groups_ = 0;
+  }
+  void clear() {
+    items_.clear();
+    ends_.clear();
+    taken_ = groups_ = 0;
+  }
+
+ private:
+  static constexpr size_t kKept = 64;  // what was taken stays that long: moving the rest costs more
+  std::vector<T> items_;
+  std::vector<size_t> ends_;
+  size_t taken_ = 0, groups_ = 0;
+};
+
 // One condition a thread waits for: *counter moved on from `seen`.
 struct Waiting {
   const uint64_t* counter = nullptr;
@@ -96,10 +134,8 @@ struct Member : Thread {
   Fiber fiber;
   Waiting waiting;
   bool done = false, returned = false;
-  std::vector<Copy> open;                 // cp.async since the last commit
-  std::vector<std::vector<Copy>> groups;  // committed, oldest first
-  std::vector<Product> products;          // wgmma since the last commit
-  std::vector<std::vector<Product>> product_groups;
+  Groups<Copy> copies;       // cp.async
+  Groups<Product> products;  // wgmma
 };
 
 }  // namespace
@@ -246,10 +282,8 @@ void prepare(Member& m) {
 #endif
   m.done = m.returned = false;
   m.waiting = {};
-  m.open.clear();
-  m.groups.clear();
+  m.copies.clear();
   m.products.clear();
-  m.product_groups.clear();
 }
 
 std::string where(const Block& block) {
@@ -436,8 +470,8 @@ struct LoadMatrix {
   const void* row;
   bool transposed;
 };
-float low(uint32_t x) { return __builtin_bit_cast(float, x << 16); }
-float high(uint32_t x) { return __builtin_bit_cast(float, x & 0xffff0000u); }
+TEMPER_ARITHMETIC float low(uint32_t x) { return __builtin_bit_cast(float, x << 16); }
+TEMPER_ARITHMETIC float high(uint32_t x) { return __builtin_bit_cast(float, x & 0xffff0000u); }
 void need_warp(unsigned mask, const char* name) {
   require(mask == 0xffffffffu, "internal", "emulation: ", name, " needs all 32 lanes, has ", mask);
 }
@@ -455,69 +489,77 @@ unsigned ballot(unsigned mask, bool predicate) {
   return mine.result;
 }
 
+namespace {
+TEMPER_ARITHMETIC void compute_mma(void* const* slots, unsigned lanes) {
+  need_warp(lanes, "mma");
+  float A[16][16], B[16][8], D[16][8];  // B by k: sums side by side, each in the order of k
+  for (int l = 0; l < 32; ++l) {
+    const Mma& m = *static_cast<Mma*>(slots[l]);
+    const int g = l / 4, t = 2 * (l % 4);
+    for (int i = 0; i < 4; ++i) {
+      A[g + (i % 2) * 8][t + (i / 2) * 8] = low(m.a[i]);
+      A[g + (i % 2) * 8][t + (i / 2) * 8 + 1] = high(m.a[i]);
+      D[g + (i / 2) * 8][t + i % 2] = m.d[i];
+    }
+    for (int i = 0; i < 2; ++i) {
+      B[t + i * 8][g] = low(m.b[i]);
+      B[t + i * 8 + 1][g] = high(m.b[i]);
+    }
+  }
+  for (int row = 0; row < 16; ++row) {
+    float sums[8];
+    for (int column = 0; column < 8; ++column) sums[column] = D[row][column];
+    for (int k = 0; k < 16; ++k)
+      for (int column = 0; column < 8; ++column) sums[column] += A[row][k] * B[k][column];
+    for (int column = 0; column < 8; ++column) D[row][column] = sums[column];
+  }
+  for (int l = 0; l < 32; ++l)
+    for (int i = 0; i < 4; ++i) static_cast<Mma*>(slots[l])->d[i] = D[l / 4 + (i / 2) * 8][2 * (l % 4) + i % 2];
+}
+
+// rows: as the lanes named them, eight to a matrix.
+TEMPER_ARITHMETIC void share_matrices(void* const* slots, const uint16_t (&rows)[32][8]) {
+  for (int l = 0; l < 32; ++l) {
+    const LoadMatrix& m = *static_cast<LoadMatrix*>(slots[l]);
+    const int at = 2 * (l % 4);
+    for (int i = 0; i < 4; ++i) {
+      const uint16_t (*const matrix)[8] = rows + 8 * i;
+      m.r[i] = m.transposed ? matrix[at][l / 4] | static_cast<uint32_t>(matrix[at + 1][l / 4]) << 16
+                            : matrix[l / 4][at] | static_cast<uint32_t>(matrix[l / 4][at + 1]) << 16;
+    }
+  }
+}
+void load_matrices(void* const* slots, unsigned lanes) {
+  need_warp(lanes, "ldmatrix");
+  uint16_t rows[32][8];
+  for (int l = 0; l < 32; ++l) std::memcpy(rows[l], static_cast<LoadMatrix*>(slots[l])->row, 16);
+  share_matrices(slots, rows);
+}
+}  // namespace
+
 void mma_bf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
   Mma mine{d, a, b};
-  warp_operation(0xffffffffu, "mma", &mine, [](void* const* slots, unsigned lanes) {
-    need_warp(lanes, "mma");
-    float A[16][16], B[16][8], D[16][8];  // B by k: sums side by side, each in the order of k
-    for (int l = 0; l < 32; ++l) {
-      const Mma& m = *static_cast<Mma*>(slots[l]);
-      const int g = l / 4, t = 2 * (l % 4);
-      for (int i = 0; i < 4; ++i) {
-        A[g + (i % 2) * 8][t + (i / 2) * 8] = low(m.a[i]);
-        A[g + (i % 2) * 8][t + (i / 2) * 8 + 1] = high(m.a[i]);
-        D[g + (i / 2) * 8][t + i % 2] = m.d[i];
-      }
-      for (int i = 0; i < 2; ++i) {
-        B[t + i * 8][g] = low(m.b[i]);
-        B[t + i * 8 + 1][g] = high(m.b[i]);
-      }
-    }
-    for (int row = 0; row < 16; ++row)
-      for (int k = 0; k < 16; ++k)
-        for (int column = 0; column < 8; ++column) D[row][column] += A[row][k] * B[k][column];
-    for (int l = 0; l < 32; ++l)
-      for (int i = 0; i < 4; ++i) static_cast<Mma*>(slots[l])->d[i] = D[l / 4 + (i / 2) * 8][2 * (l % 4) + i % 2];
-  });
+  warp_operation(0xffffffffu, "mma", &mine, compute_mma);
 }
 
 void ldmatrix(uint32_t (&r)[4], const void* row, bool transposed) {
   require(reinterpret_cast<uintptr_t>(row) % 16 == 0, "internal",
           "emulation: ldmatrix of a row that is not aligned to 16 bytes");
   LoadMatrix mine{r, row, transposed};
-  warp_operation(0xffffffffu, "ldmatrix", &mine, [](void* const* slots, unsigned lanes) {
-    need_warp(lanes, "ldmatrix");
-    for (int l = 0; l < 32; ++l) {
-      const LoadMatrix& m = *static_cast<LoadMatrix*>(slots[l]);
-      for (int i = 0; i < 4; ++i) {
-        const auto element = [&](int r, int c) {
-          return static_cast<uint32_t>(
-              static_cast<const uint16_t*>(static_cast<LoadMatrix*>(slots[8 * i + r])->row)[c]);
-        };
-        const int at = 2 * (l % 4);
-        m.r[i] = m.transposed ? element(at, l / 4) | element(at + 1, l / 4) << 16
-                              : element(l / 4, at) | element(l / 4, at + 1) << 16;
-      }
-    }
-  });
+  warp_operation(0xffffffffu, "ldmatrix", &mine, load_matrices);
 }
 
 void cp_async(void* shared, const void* global, bool valid) {
   require(reinterpret_cast<uintptr_t>(shared) % 16 == 0 && (!valid || reinterpret_cast<uintptr_t>(global) % 16 == 0),
           "internal", "emulation: cp.async of 16 bytes that are not aligned");
-  me().open.push_back({shared, global, valid});
+  me().copies.add({shared, global, valid});
 }
-void cp_async_commit() {
-  Member& m = me();
-  m.groups.push_back(std::move(m.open));
-  m.open.clear();
-}
+void cp_async_commit() { me().copies.commit(); }
 void cp_async_wait(int pending) {
-  Member& m = me();
-  while (static_cast<int>(m.groups.size()) > pending) {
-    for (const Copy& c : m.groups.front()) c.valid ? std::memcpy(c.to, c.from, 16) : std::memset(c.to, 0, 16);
-    m.groups.erase(m.groups.begin());
-  }
+  me().copies.take(pending, [](const Copy& c) {
+    if (c.valid) std::memcpy(c.to, c.from, 16);
+    else std::memset(c.to, 0, 16);
+  });
 }
 
 uint32_t shared_address(const void* p) {
@@ -525,8 +567,9 @@ uint32_t shared_address(const void* p) {
 }
 
 namespace {
-// Element (outer, k) of a matrix under 128-byte swizzle: the descriptor's fields as the PTX ISA defines them.
-uint16_t swizzled_element(uint64_t descriptor, int outer, int k, bool transposed) {
+// Eight neighbours of a matrix under 128-byte swizzle, from (outer, k) on: along k, or along outer where the matrix is
+// transposed, which is then a multiple of 8 as k is else. The descriptor's fields as the PTX ISA defines them.
+void swizzled_elements(uint64_t descriptor, int outer, int k, bool transposed, uint16_t (&to)[8]) {
   const auto field = [&](int bit) { return static_cast<uint32_t>(descriptor >> bit & 0x3fffu) << 4; };
   require(descriptor >> 62 == 1 && (descriptor >> 49 & 7u) == 0, "internal",
           "emulation: a wgmma descriptor without 128-byte swizzle or with a base offset");
@@ -537,69 +580,88 @@ uint16_t swizzled_element(uint64_t descriptor, int outer, int k, bool transposed
                     : start + static_cast<uint32_t>(outer / 8) * stride + static_cast<uint32_t>(outer % 8) * 128 +
                           static_cast<uint32_t>(k) * 2;
   at ^= (at >> 7 & 7u) << 4;
-  require(at + 2 <= current->shared.size(), "internal", "emulation: wgmma reads shared memory beyond the block's");
-  uint16_t bits;
-  std::memcpy(&bits, current->shared_base + at, 2);
-  return bits;
+  require(at + sizeof to <= current->shared.size(), "internal",
+          "emulation: wgmma reads shared memory beyond the block's");
+  std::memcpy(to, current->shared_base + at, sizeof to);
 }
-float widen(uint16_t bits) { return __builtin_bit_cast(float, static_cast<uint32_t>(bits) << 16); }
+TEMPER_ARITHMETIC float widen(uint16_t bits) { return __builtin_bit_cast(float, static_cast<uint32_t>(bits) << 16); }
+// to[0], to[step], …
+TEMPER_ARITHMETIC void widen(float* to, int step, const uint16_t (&from)[8]) {
+  for (int i = 0; i < 8; ++i) to[i * step] = widen(from[i]);
+}
 
 std::atomic<int64_t> warp_products{0};
 struct WarpProduct {
   const Product* product;
   int warp;
 };
+constexpr int kMostColumns = 192;
+// a by k, b by column: sums side by side, each in the order of k.
+TEMPER_ARITHMETIC void add_products(void* const* slots, const float (&a)[16][16], const float (&b)[kMostColumns][16]) {
+  const Product& first = *static_cast<WarpProduct*>(slots[0])->product;
+  float* d[32];
+  for (int l = 0; l < 32; ++l) d[l] = static_cast<WarpProduct*>(slots[l])->product->d;
+  for (int column = 0; column < first.n; ++column) {
+    const int lane = column % 8 / 2, at = column / 8 * 4 + column % 2;
+    float sum[16];
+    for (int r = 0; r < 16; ++r) sum[r] = first.fresh ? 0.0f : d[r % 8 * 4 + lane][at + r / 8 * 2];
+    for (int k = 0; k < 16; ++k)
+      for (int r = 0; r < 16; ++r) sum[r] += a[k][r] * b[column][k];
+    for (int r = 0; r < 16; ++r) d[r % 8 * 4 + lane][at + r / 8 * 2] = sum[r];
+  }
+}
 void compute_product(void* const* slots, unsigned lanes) {
   need_warp(lanes, "wgmma");
   warp_products.fetch_add(1, std::memory_order_relaxed);
   const WarpProduct& first = *static_cast<WarpProduct*>(slots[0]);
-  const int n = first.product->n, row0 = first.warp * 16;
-  float a[16][16];  // by k: sums side by side, each in the order of k
+  const Product& p = *first.product;
+  require(p.n % 8 == 0 && p.n <= kMostColumns, "internal", "emulation: wgmma of ", p.n, " columns");
+  float a[16][16], b[kMostColumns][16];
+  uint16_t some[8];
   for (int r = 0; r < 16; ++r)
-    for (int k = 0; k < 16; ++k) {
-      if (const Product& p = *static_cast<WarpProduct*>(slots[r % 8 * 4 + k % 8 / 2])->product; p.registers)
-        a[k][r] = widen(static_cast<uint16_t>(p.registers[k / 8 * 2 + r / 8] >> (k % 2 * 16)));
-      else a[k][r] = widen(swizzled_element(p.a, row0 + r, k, false));
+    if (p.registers) {
+      for (int k = 0; k < 16; ++k) {
+        const Product& of = *static_cast<WarpProduct*>(slots[r % 8 * 4 + k % 8 / 2])->product;
+        a[k][r] = widen(static_cast<uint16_t>(of.registers[k / 8 * 2 + r / 8] >> (k % 2 * 16)));
+      }
+    } else {
+      for (int k : {0, 8}) {
+        swizzled_elements(p.a, first.warp * 16 + r, k, false, some);
+        widen(&a[k][r], 16, some);
+      }
     }
-  for (int column = 0; column < n; ++column) {
-    const auto at = [&](int r) -> float& {
-      return static_cast<WarpProduct*>(slots[r % 8 * 4 + column % 8 / 2])
-          ->product->d[column / 8 * 4 + r / 8 * 2 + column % 2];
-    };
-    float sum[16];
-    for (int r = 0; r < 16; ++r) sum[r] = first.product->fresh ? 0.0f : at(r);
-    for (int k = 0; k < 16; ++k) {
-      const float b = widen(swizzled_element(first.product->b, column, k, first.product->b_transposed));
-      for (int r = 0; r < 16; ++r) sum[r] += a[k][r] * b;
-    }
-    for (int r = 0; r < 16; ++r) at(r) = sum[r];
+  if (p.b_transposed) {
+    for (int column = 0; column < p.n; column += 8)
+      for (int k = 0; k < 16; ++k) {
+        swizzled_elements(p.b, column, k, true, some);
+        widen(&b[column][k], 16, some);
+      }
+  } else {
+    for (int column = 0; column < p.n; ++column)
+      for (int k : {0, 8}) {
+        swizzled_elements(p.b, column, k, false, some);
+        widen(&b[column][k], 1, some);
+      }
   }
+  add_products(slots, a, b);
 }
 }  // namespace
 
 void fence_async_proxy() {}
 int64_t warpgroup_products() { return warp_products; }
 void wgmma(float* d, int n, uint64_t a, uint64_t b, bool b_transposed) {
-  me().products.push_back({d, n, nullptr, a, b, b_transposed, false});
+  me().products.add({d, n, nullptr, a, b, b_transposed, false});
 }
 void wgmma(float* d, int n, const uint32_t* a, uint64_t b, bool b_transposed, bool fresh) {
-  me().products.push_back({d, n, a, 0, b, b_transposed, fresh});
+  me().products.add({d, n, a, 0, b, b_transposed, fresh});
 }
-void wgmma_commit() {
-  Member& m = me();
-  m.product_groups.push_back(std::move(m.products));
-  m.products.clear();
-}
+void wgmma_commit() { me().products.commit(); }
 void wgmma_wait(int pending) {
   Member& m = me();
-  while (static_cast<int>(m.product_groups.size()) > pending) {
-    const std::vector<Product> group = std::move(m.product_groups.front());
-    m.product_groups.erase(m.product_groups.begin());
-    for (const Product& p : group) {
-      WarpProduct mine{&p, static_cast<int>(m.index.x) / 32 % 4};
-      warp_operation(0xffffffffu, "wgmma", &mine, compute_product);
-    }
-  }
+  m.products.take(pending, [&](const Product& p) {
+    WarpProduct mine{&p, static_cast<int>(m.index.x) / 32 % 4};
+    warp_operation(0xffffffffu, "wgmma", &mine, compute_product);
+  });
 }
 
 void set_order(Order wanted) { order = wanted; }
