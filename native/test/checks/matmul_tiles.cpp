@@ -127,9 +127,13 @@ void check_tiles(const Backend& emulated, Tally& tally) {
     if (c.bench_only || (kSanitized && c.slow) || !c.error.empty() || c.name.find("tiles") == std::string::npos ||
         c.op.find("linear") == std::string::npos || precision_of(c) != 1)
       continue;
+    const auto named = [&](const char* text) { return c.name.find(text) != std::string::npos; };
+    if (named("a tail of")) continue;  // of the register tiles, which are not taken here
+    // Fewer stages of the same tile: of every kind a product whose k is more blocks than there are stages.
+    const bool in_stages = !kSanitized && (named("128×192") || named("k in parts"));
     Values first;
     for (const Setting& s : settings) {
-      if (kSanitized && &s == &settings[1]) continue;
+      if (&s == &settings[1] && !in_stages) continue;
       device.shared_per_block = s.shared;
       gpu::set_tile("*", s.tile);
       gpu::tiled_products();
