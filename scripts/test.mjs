@@ -209,28 +209,33 @@ async function workedOut() {
   return status === 0 ? ['--answers', answers] : [];
 }
 const known = native ? workedOut() : Promise.resolve([]);
-// Mostly one thread each, so two at a time. What vitest measures wants the machine for itself and comes after.
-const lanes = [
+/** The sanitized tests of one backend: in two parts, so that neither is what all others wait for. */
+const sanitizedTests = (backend) => async () => {
+  if (!(await sanitized)) return;
+  const args = ['--quick', '--backend', backend, ...(await known)];
+  await counted(`native tests of ${backend}, ASan and UBSan`, join('build-sanitize', 'temper_native_test'), args, {
+    ASAN_OPTIONS: 'detect_leaks=1',
+    UBSAN_OPTIONS: 'print_stacktrace=1',
+  });
+};
+/**
+ * Mostly one thread each, so two at a time, the longest first; last those that take all cores. What vitest measures
+ * wants the machine for itself and comes after.
+ */
+const tiers = [
+  sanitizedTests('emulation'),
+  async () => {
+    if (native) await counted('native tests', join('build', 'temper_native_test'), []);
+  },
   async () => {
     if (!native) return;
     const answers = await known;
-    await counted('native tests', join('build', 'temper_native_test'), []);
     await counted('native tests, aarch64 under emulation', process.execPath, [
       ...script('test-aarch64.mjs'),
       ...answers,
     ]);
   },
-  async () => {
-    if (!(await sanitized)) return;
-    const args = ['--quick', ...(await known)];
-    await counted('native tests, ASan and UBSan', join('build-sanitize', 'temper_native_test'), args, {
-      ASAN_OPTIONS: 'detect_leaks=1',
-      UBSAN_OPTIONS: 'print_stacktrace=1',
-    });
-  },
-];
-/** Whichever lane is done first takes them; last those that take all cores, also when the other lane is done. */
-const rest = [
+  sanitizedTests('cpu'),
   async () => {
     // One after the other: both fetch the Nodes that are not here.
     if (native) await counted('smoke on Node 20, 22, 24', process.execPath, script('smoke-nodes.mjs'));
@@ -247,12 +252,10 @@ const rest = [
     if (native) await counted('native build through cmake-js', process.execPath, script('test-cmake-js.mjs'), cached);
   },
 ];
-await Promise.all(
-  lanes.map(async (lane) => {
-    await lane();
-    for (let next = rest.shift(); next; next = rest.shift()) await next();
-  }),
-);
+const lane = async () => {
+  for (let next = tiers.shift(); next; next = tiers.shift()) await next();
+};
+await Promise.all([lane(), lane()]);
 rmSync(join(root, 'build', 'answers.bin'), { force: true });
 await compiled;
 if (native) vitest();
