@@ -2,8 +2,8 @@
 // layer and of the head on a GPU, alone: milliseconds, rate, share of the device's own limit (its best dense product,
 // copying memory; both measured first). Ops are queued in a row and waited for once, so launches overlap as in a step.
 // --activations f32: products read f32 and round copies of it, where training stores bf16 for them.
-// TEMPER_CUDA_MATMUL=mma|wgmma|cublaslt chooses the products for comparison. One JSON object per line. Needs npm run
-// build and npm run build:cuda.
+// TEMPER_CUDA_MATMUL=mma|wgmma|cublaslt and TEMPER_CUDA_ATTENTION=mma|wgmma choose the kernels for comparison. One JSON
+// object per line. Needs npm run build and npm run build:cuda.
 import { parseArgs } from 'node:util';
 import { createAdapter } from '../dist/lora/adapter.js';
 import { adapterSpec } from '../dist/lora/spec.js';
@@ -33,8 +33,10 @@ if (!(o.preset in PRESETS) || !(T >= 1) || !(R >= 1) || !['bf16', 'f32'].include
 }
 openDevice('cuda');
 const limits = measureDeviceLimits('cuda', 1, o.preset === 'nano' ? 64 : 8192);
-const mode = process.env.TEMPER_CUDA_MATMUL ?? 'auto';
-console.log(JSON.stringify({ limits, matmul: mode, preset: o.preset, tokens: T, rank: R, activations: o.activations }));
+const { TEMPER_CUDA_MATMUL: matmul = 'auto', TEMPER_CUDA_ATTENTION: attention = 'auto' } = process.env;
+console.log(
+  JSON.stringify({ limits, matmul, attention, preset: o.preset, tokens: T, rank: R, activations: o.activations }),
+);
 
 const config = { ...PRESETS[o.preset], num_hidden_layers: 2, layer_types: ['sliding_attention', 'full_attention'] };
 const {

@@ -6,9 +6,12 @@
 // (T/2, or 128 with a window): 256·64·T·w operations in products kept, times P(P+1)/2 for P parts, and 36 KB per token
 // to move (q, o: 16 KB each, k, v: 2 KB each). T = 4096, full: 137 GF·P(P+1)/2 and 151 MB; at 790 TFLOP/s and 4.3 TB/s
 // 0.17 ms for one part, 1.04 ms for three, and 0.035 ms. Exponentials are the third number: 64·T·w, 16 to a clock and
-// multiprocessor: 0.15 ms on 132 of them at 1.75 GHz. H200, 4,096 tokens: 0.75 ms with one part, 2.0 with three.
-#include "cuda/attention/attention.h"
+// multiprocessor: 0.15 ms on 132 of them at 1.75 GHz. H200, 4,096 tokens: 0.75 ms with one part, 2.0 with three;
+// attention_fwd_wgmma.cu takes one part on request.
+#include <cstdlib>
+#include <string>
 
+#include "cuda/attention/attention.h"
 #include "gpu/ops.h"
 
 namespace temper::gpu {
@@ -77,15 +80,6 @@ __global__ void __launch_bounds__(kPackThreads) pack_kernel(Pack<From> a) {
              make_uint4(pair[0][part], pair[1][part], pair[2][part], pair[3][part]));
 }
 
-struct RowsArgs {
-  Problem p;
-  float *o, *lse;
-  const float* q;
-  Sinks sinks;
-  const uint16_t* packed;  // K and V
-  int first_head;
-};
-
 // A block: Warps·16 rows of one kv head against all blocks of keys they see; a warp has 16 of the rows. Shared memory:
 // two stages of K and V tiles, Parts·32 KiB. Three parts: 245–249 registers, 96 KiB, so 2 blocks (8 warps) on an H200's
 // multiprocessor and 1 where it has 100 KiB. One part: 2 blocks.
@@ -111,15 +105,14 @@ __global__ void __launch_bounds__(Warps* kWarp, 2) forward_rows(RowsArgs a) {
   const int warp_row = tile_row + static_cast<int>(threadIdx.x) / kWarp * 16, warp_last = min(warp_row + 16, rows) - 1;
   const bool active = warp_row < rows;
 
-  // of q, o and lse
-  const auto head_row = [&](int r) { return (s.row + r / p.group) * p.H + kv_head * p.group + r % p.group; };
   uint32_t q[kSteps][Parts][4];
   RowState state[2];
   float out[8][4];
   {
     const int r0 = warp_row + g, r1 = r0 + 8;
-    load_operand<Parts>(q, r0 < rows ? a.q + head_row(r0) * p.Dh : nullptr,
-                        r1 < rows ? a.q + head_row(r1) * p.Dh : nullptr, p.Dh, p.scale < 0 ? -1.0f : 1.0f);
+    load_operand<Parts>(q, r0 < rows ? a.q + head_row(p, s, kv_head, r0) * p.Dh : nullptr,
+                        r1 < rows ? a.q + head_row(p, s, kv_head, r1) * p.Dh : nullptr, p.Dh,
+                        p.scale < 0 ? -1.0f : 1.0f);
 #pragma unroll
     for (int half = 0; half < 2; ++half)
       state[half] = a.sinks.state(kv_head * p.group + min(half ? r1 : r0, rows - 1) % p.group);
@@ -212,32 +205,40 @@ __global__ void __launch_bounds__(Warps* kWarp, 2) forward_rows(RowsArgs a) {
     const int r = warp_row + g + half * 8;
     if (r >= rows) continue;
     const float inverse = 1.0f / state[half].sum;
-    float* to = a.o + head_row(r) * p.Dh;
+    float* to = a.o + head_row(p, s, kv_head, r) * p.Dh;
 #pragma unroll
     for (int n = 0; n < 8; ++n)
 #pragma unroll
       for (int e = 0; e < 2; ++e)
         if (n * 8 + 2 * t + e < p.Dh) to[n * 8 + 2 * t + e] = out[n][2 * half + e] * inverse;
-    if (a.lse && t == 0) a.lse[head_row(r)] = log_sum(state[half]);
+    if (a.lse && t == 0) a.lse[head_row(p, s, kv_head, r)] = log_sum(state[half]);
   }
 }
 
 template <int Parts, int Warps>
 void forward(const Forward& f) {
-  const Problem& p = f.p;
-  const int heads = heads_at_a_time(p, p.S, Parts);
-  Workspace<uint16_t> packed(static_cast<size_t>(heads * p.S * kPacked<Parts>));
-  const int64_t tiles = std::max<int64_t>(1, blocks_for(rows_of(p), Warps * 16) + p.B);
-  for (int head = 0; head < p.Hkv; head += heads) {
-    const int n = std::min(heads, p.Hkv - head);
-    pack_parts(Parts, packed.data(), false, p, f.k, p.S, 1, head, n, 1.0f, f.vectors, true);
-    pack_parts(Parts, packed.data(), true, p, f.v, p.S, 1, head, n, 1.0f, f.vectors, true);
-    launch(forward_rows<Parts, Warps>, dim3(static_cast<unsigned>(tiles), static_cast<unsigned>(n)),
-           dim3(Warps * kWarp), 4 * Parts * kTile, RowsArgs{p, f.o, f.lse, f.q, f.sinks, packed.data(), head});
-  }
+  const int64_t tiles = std::max<int64_t>(1, blocks_for(rows_of(f.p), Warps * 16) + f.p.B);
+  with_packed_keys(f, [&](const RowsArgs& a, int heads) {
+    launch(forward_rows<Parts, Warps>, dim3(static_cast<unsigned>(tiles), static_cast<unsigned>(heads)),
+           dim3(Warps * kWarp), 4 * Parts * kTile, a);
+  });
+}
+
+AttentionChoice& choice() {
+  static AttentionChoice chosen = [] {
+    const char* named = std::getenv("TEMPER_CUDA_ATTENTION");
+    const std::string name = named ? named : "auto";
+    require(name == "auto" || name == "mma" || name == "wgmma", "bad_option", "TEMPER_CUDA_ATTENTION: got ", name,
+            ", wanted auto, mma or wgmma");
+    return name == "mma" ? AttentionChoice::mma : name == "wgmma" ? AttentionChoice::wgmma : AttentionChoice::automatic;
+  }();
+  return chosen;
 }
 
 }  // namespace
+
+AttentionChoice attention_choice() { return choice(); }
+void set_attention_choice(AttentionChoice wanted) { choice() = wanted; }
 
 void pack_parts(int parts, uint16_t* packed, bool second, const Problem& p, const Source& src, int64_t rows, int group,
                 int first_head, int heads, float factor, bool vectors, bool keys) {
@@ -270,6 +271,7 @@ void attention_fwd(TensorRef o, TensorRef lse, TensorRef q, TensorRef k, TensorR
                   parts_of(precision)};
   if (f.p.Dh > kWidth) forward_wide(f);
   else if (split_fits(f.p)) forward_split(f);
+  else if (attention_choice() == AttentionChoice::wgmma && wgmma_suits(f.p, f.parts)) forward_wgmma(f);
   else if (f.parts == 1) forward<1, 4>(f);
   else forward<kPartsF32, 4>(f);
 }

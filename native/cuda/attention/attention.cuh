@@ -52,6 +52,10 @@ TEMPER_DEVICE int position_of(const Sequence& s, int query) { return s.length - 
 TEMPER_DEVICE int first_key(const Problem& p, int position) {
   return p.window > 0 && position >= p.window ? position - p.window + 1 : 0;
 }
+// Of q, o and lse: where row r of a sequence and a kv head lies.
+TEMPER_DEVICE int64_t head_row(const Problem& p, const Sequence& s, int kv_head, int r) {
+  return (s.row + r / p.group) * p.H + kv_head * p.group + r % p.group;
+}
 // The row of k that is row i of all sequences' pages one after another.
 TEMPER_DEVICE int64_t paged_row(const Problem& p, int64_t i) {
   const int64_t at = i >> p.page_bits, page = checked_index(p.fault, p.op, p.pages_name, at, p.pages[at], p.page_limit);
@@ -271,10 +275,11 @@ struct KeptRows<1> {
 template <int Parts>
 constexpr int kPacked = 2 * Parts * kWidth;  // elements of a row
 // Starts copying 64 rows of both tensors, all parts, to the tiles of a stage: `row_of(i)` is the packed row that
-// becomes row i, negative for zeros.
+// becomes row i, negative for zeros. By Threads threads, of which this is number `thread`.
 template <int Parts, int Threads, class Row>
-TEMPER_DEVICE void copy_tiles(const uint16_t* packed, unsigned char* stage, const Row& row_of) {
-  const int thread = static_cast<int>(threadIdx.x), chunk = thread % 8, first = thread / 8;
+TEMPER_DEVICE void copy_tiles(const uint16_t* packed, unsigned char* stage, const Row& row_of,
+                              int thread = static_cast<int>(threadIdx.x)) {
+  const int chunk = thread % 8, first = thread / 8;
   static_assert(Threads % 64 == 0, "rows 8 apart share a permutation");
   unsigned char* to = tile_at(stage, first, chunk);
 #pragma unroll

@@ -100,11 +100,43 @@ inline int heads_at_a_time(const Problem& p, int64_t rows, int parts) {
   return static_cast<int>(workspace::packed_heads(rows, p.Hkv, parts));
 }
 
+// What kernels of many queries take.
+struct RowsArgs {
+  Problem p;
+  float *o, *lse;
+  const float* q;
+  Sinks sinks;
+  const uint16_t* packed;  // K and V of these heads
+  int first_head;
+};
+// Packs K and V of as many kv heads at a time as fit, and calls run(args, heads) for each lot.
+template <class Run>
+void with_packed_keys(const Forward& f, const Run& run) {
+  const Problem& p = f.p;
+  const int heads = heads_at_a_time(p, p.S, f.parts);
+  Workspace<uint16_t> packed(static_cast<size_t>(heads * p.S * 2 * f.parts * kWidth));
+  for (int head = 0; head < p.Hkv; head += heads) {
+    const int n = std::min(heads, p.Hkv - head);
+    pack_parts(f.parts, packed.data(), false, p, f.k, p.S, 1, head, n, 1.0f, f.vectors, true);
+    pack_parts(f.parts, packed.data(), true, p, f.v, p.S, 1, head, n, 1.0f, f.vectors, true);
+    run(RowsArgs{p, f.o, f.lse, f.q, f.sinks, packed.data(), head}, n);
+  }
+}
+
+// TEMPER_CUDA_ATTENTION = auto, mma or wgmma, read at the first call: what takes the products of many queries in bf16
+// on a card that has both. auto: the backward pass by warpgroups, the forward pass by mma, as decode does: a query's
+// bits are the same however it is computed, and whether wgmma has those of mma no run has shown yet. wgmma: the forward
+// pass too, of training and prompts alike; mma: neither.
+enum class AttentionChoice { automatic, mma, wgmma };
+AttentionChoice attention_choice();
+void set_attention_choice(AttentionChoice choice);  // for tests
+
 // Few queries over long keys: the keys of one query are computed by many blocks at once.
 bool split_fits(const Problem& p);
 void forward_split(const Forward& f);
 // By warpgroup products: one part, heads up to kWidth, on the cards that have them.
 bool wgmma_suits(const Problem& p, int parts);
+void forward_wgmma(const Forward& f);
 void backward_wgmma(const Backward& b);
 // Heads wider than kWidth, without tensor cores: f32 at either precision.
 void forward_wide(const Forward& f);

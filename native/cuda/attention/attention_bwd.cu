@@ -79,9 +79,6 @@ struct OwnRows {
   int high[M][2];
   Stats stats[M][2];
 };
-TEMPER_DEVICE int64_t head_row(const Problem& p, const Sequence& s, int kv_head, int r) {
-  return (s.row + r / p.group) * p.H + kv_head * p.group + r % p.group;
-}
 template <int Parts, int M>
 TEMPER_DEVICE void load_own(OwnRows<Parts, M>& own, const BackwardArgs& a, const Sequence& s, int kv_head,
                             int warp_row) {
@@ -410,7 +407,7 @@ void attention_bwd(TensorRef dq, TensorRef dk, TensorRef dv, TensorRef dsinks, T
   Problem p = problem("attention_bwd", *q, *k, *q_start, k_start, *k_len, window, 0, scale);
   p.separate = 1;
   const bool wide = p.Dh > kWidth, query_vectors = vectors(*q) && vectors(*dout),
-             warpgroups = wgmma_suits(p, parts_of(precision));
+             warpgroups = attention_choice() != AttentionChoice::mma && wgmma_suits(p, parts_of(precision));
   Workspace<float> dot(static_cast<size_t>(p.T * p.H));
   Workspace<Stats> stats(wide || warpgroups ? 0 : static_cast<size_t>(p.T * p.H));
   with_width(vectors(*dout) && vectors(*o), [&](auto width) {

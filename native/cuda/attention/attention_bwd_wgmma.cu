@@ -101,121 +101,60 @@ TEMPER_DEVICE Turnout turnout(const TileArgs& a, int64_t block, int64_t tiles) {
   return {first + static_cast<int>((block - group * whole) % heads), (block - group * whole) / heads};
 }
 
-#if defined(TEMPER_HAS_WGMMA)
-// x, the same in all of a warp, in a way that the compiler sees: products in a branch or loop that it cannot prove
-// uniform would wait for each other.
-TEMPER_DEVICE int uniform(int x) { return __shfl_sync(kAllLanes, x, 0); }
-
-struct Range {
-  int begin, end;
-};
-TEMPER_DEVICE Range within(Range own, Range all) {
-  const int begin = min(max(own.begin, all.begin), all.end);
-  return {uniform(begin), uniform(max(begin, min(own.end, all.end)))};
-}
-
-// Two elements of a row at `to`: of sum i. add: to what is there.
-template <bool add>
-TEMPER_DEVICE void store_row(float* to, const Sums& x, int half, float factor, int width, bool pairs) {
-#pragma unroll
-  for (int n = 0; n < 8; ++n) {
-    const int d = column_of(n * 4), i = n * 4 + 2 * half;
-    float2 old = make_float2(0.0f, 0.0f);
-    if (pairs) {
-      if (d >= width) continue;
-      if (add) old = load_as<float2>(to + d);
-      store_as(to + d, add ? make_float2(fused(factor, x[i], old.x), fused(factor, x[i + 1], old.y))
-                           : make_float2(factor * x[i], factor * x[i + 1]));
-    } else {
-#pragma unroll
-      for (int e = 0; e < 2; ++e)
-        if (d + e < width) to[d + e] = add ? fused(factor, x[i + e], to[d + e]) : factor * x[i + e];
-    }
-  }
-}
-#endif
-
 // ---- dq ----
 // A block: Groups·64 rows of one kv head, against the records of all keys that they see.
 template <int Groups>
 __global__ void __launch_bounds__((Groups + 1) * kWarpgroup, 1) rows_kernel(const TileArgs a, int64_t tiles) {
   wait_for_previous();
 #if defined(TEMPER_HAS_WGMMA)
-  constexpr int kRows = Groups * 64;
   TEMPER_DYNAMIC_SHARED(unsigned char, shared);
   const Ring<kKeyRecord> ring(shared);
   const Problem& p = a.p;
-  const Turnout own = turnout(a, blockIdx.x, tiles);
-  Sequence s;
-  int64_t tile;
-  if (!find_sequence<(Groups + 1) * kWarpgroup>(
-          p, own.tile,
-          [&](const Sequence& x) { return (static_cast<long long>(x.queries) * p.group + kRows - 1) / kRows; }, s,
-          tile))
-    return;
-  const int rows = s.queries * p.group, here = (rows + kRows - 1) / kRows - 1 - static_cast<int>(tile);
-  // the last rows see the most keys: they go first
-  const auto blocks_of = [&](int begin, int end) {  // of 64 keys, seen by some of these rows
-    return Range{first_key(p, position_of(s, begin / p.group)) / 64, position_of(s, (end - 1) / p.group) / 64 + 1};
-  };
-  const Range all = blocks_of(here * kRows, min(here * kRows + kRows, rows));
+  const Turnout turn_out = turnout(a, blockIdx.x, tiles);
+  RowBlock<Groups> block;
+  if (!block.find(p, turn_out.tile)) return;
+  const Sequence& s = block.s;
   ring.set_up(Groups * 4);
   const int warp = uniform(static_cast<int>(threadIdx.x) / kWarp);
   if (warp >= Groups * 4) {
     give_registers<Groups == 2 ? 72 : 32>();
     if (threadIdx.x == Groups * kWarpgroup)
-      ring.fill(a.keys + (own.head * a.keys_each + first_record(s.key, s.index) + all.begin) * kKeyRecord,
-                all.end - all.begin);
+      ring.fill(a.keys + (turn_out.head * a.keys_each + first_record(s.key, s.index) + block.seen.begin) * kKeyRecord,
+                block.seen.end - block.seen.begin);
     return;
   }
   take_registers<Groups == 2 ? 216 : 160>();
-  const int kv_head = a.first_head + own.head, first_row = here * kRows + warp / 4 * 64,
-            last_row = min(first_row + 64, rows) - 1, row = warp % 4 * 16 + static_cast<int>(threadIdx.x) % kWarp / 4;
-  const bool active = first_row < rows;
-  const Range mine = within(active ? blocks_of(first_row, last_row + 1) : Range{all.end, all.end}, all);
+  const int kv_head = a.first_head + turn_out.head;
+  const OwnRows own(p, block, warp);
 
   const unsigned char* record =
-      a.rows + (own.head * a.rows_each + first_record(s.row * p.group, s.index) + first_row / 64) * kRowRecord;
+      a.rows + (turn_out.head * a.rows_each + first_record(s.row * p.group, s.index) + own.first / 64) * kRowRecord;
   Operand q = {}, dout = {};
-  int low[2], high[2];  // keys that the thread's two rows see
   Stats stats[2] = {};
-  if (active) {
-    load_operand(q, record, row);
-    load_operand(dout, record + kTile, row);
-  }
+  if (own.active) {
+    load_operand(q, record, own.row);
+    load_operand(dout, record + kTile, own.row);
 #pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    high[half] = position_of(s, min(first_row + row + half * 8, rows - 1) / p.group);
-    low[half] = first_key(p, high[half]);
-    if (active) {
-      const float2 x = load_as<float2>(record + 2 * kTile + (row + half * 8) * sizeof(Stats));
+    for (int half = 0; half < 2; ++half) {
+      const float2 x = load_as<float2>(record + 2 * kTile + (own.row + half * 8) * sizeof(Stats));
       stats[half] = {x.x, x.y};
     }
   }
-  // every row of the warpgroup sees the keys from first_key of its last to the position of its first
-  const int all_low = first_key(p, position_of(s, max(last_row, 0) / p.group)),
-            all_high = position_of(s, min(first_row, rows - 1) / p.group);
   const float c = score_factor(p.scale);
   Sums dq;
 #pragma unroll
   for (int i = 0; i < 32; ++i) dq[i] = 0;
 
   Turn turn;
-  ring.pass_over(turn, mine.begin - all.begin);
-  for (int block = mine.begin; block < mine.end; ++block, turn.next()) {
+  ring.pass_over(turn, own.seen.begin - block.seen.begin);
+  for (int at = own.seen.begin; at < own.seen.end; ++at, turn.next()) {
     const uint32_t keys = shared_address(ring.await(turn));
     Sums score, slope;
     wgmma_fence();
     multiply_rows(score, q, keys);
     multiply_rows(slope, dout, keys + kTile);
     wgmma_wait<1>();
-    if (block * 64 < all_low || block * 64 + 63 > all_high) {
-#pragma unroll
-      for (int i = 0; i < 32; ++i) {
-        const int j = block * 64 + column_of(i);
-        if (j < low[half_of(i)] || j > high[half_of(i)]) score[i] = -INFINITY;
-      }
-    }
+    own.mask(score, at);
 #pragma unroll
     for (int i = 0; i < 32; ++i) score[i] = exp2_approx(fused(score[i], c, -stats[half_of(i)].log_sum));
     wgmma_wait<0>();
@@ -228,13 +167,11 @@ __global__ void __launch_bounds__((Groups + 1) * kWarpgroup, 1) rows_kernel(cons
     wgmma_wait<0>();
     ring.release(turn.slot);
   }
-  ring.pass_over(turn, all.end - mine.end);
+  ring.pass_over(turn, block.seen.end - own.seen.end);
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    const int r = first_row + row + half * 8;
-    if (r >= rows) continue;
-    const int64_t to = (s.row + r / p.group) * p.H + kv_head * p.group + r % p.group;
-    store_row<false>(a.dq + to * p.Dh, dq, half, p.scale, p.Dh, a.pairs);
+    const int r = own.first + own.row + half * 8;
+    if (r < block.rows) store_row<false>(a.dq + head_row(p, s, kv_head, r) * p.Dh, dq, half, p.scale, p.Dh, a.pairs);
   }
 #endif
 }

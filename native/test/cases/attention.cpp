@@ -413,6 +413,14 @@ const Suite suite{[](Registry& r) {
   serving("decode of 200 sequences", {std::vector<int32_t>(200, 1), std::vector<int32_t>(200, 5)}, {2, 1, 4}, 0, 0,
           none);
   serving("many queries over a ring", {{40, 30}, {100, 0}}, {4, 2, 8}, 20, 64, smooth({4}, 4));
+  for (int precision : {0, 1}) {
+    Values a = forward_args({{40, 30}, {75, 101}}, {4, 2, 24}, 0, 0, smooth({4}, 4), precision);
+    a[7] = values_i32({2}, {9, 9});
+    r.check({.op = "attention_fwd",
+             .name = name_at("many queries of two sequences over the same keys", precision),
+             .args = a,
+             .bound = forward_bound});
+  }
 
   // The same over pages, and keys and values in bf16 in any layout.
   const auto cached = [&](const std::string& name, const Sequences& s, Heads h, double window, double ring,

@@ -1,9 +1,10 @@
 // The case tables of products through Hopper's warpgroups: both layouts of B, low-rank terms, ragged edges; tiles that
-// are overwritten too early would show. And attention's backward pass on a card that has none, as the usual emulated
-// one takes them.
+// are overwritten too early would show. Attention's backward pass on a card that has none, as the usual emulated one
+// takes them; its forward pass through them, which nothing takes unasked.
 #include <functional>
 #include <string>
 
+#include "cuda/attention/attention.h"
 #include "cuda/host/runtime.h"
 #include "cuda/matmul/matmul.h"
 #include "emulation/emulation.h"
@@ -47,6 +48,34 @@ void check_activated(const Backend& backend, Tally& tally) {
     }
 }
 
+// The forward pass through warpgroups has the bits of mma's, in whichever order threads start and copies come.
+void check_attention_fwd(const Backend& backend, Tally& tally) {
+  using gpu::attention::AttentionChoice;
+  int64_t compared = 0;
+  for (const Case& c : registry().cases) {
+    if (c.op != "attention_fwd" || c.bench_only || c.slow || !c.error.empty() || c.args.back().number != 1) continue;
+    gpu::attention::set_attention_choice(AttentionChoice::automatic);
+    int64_t before = gpu::emulation::warpgroup_products();
+    const Values want = call(backend, c.op, c.args);
+    report(tally, gpu::emulation::warpgroup_products() == before, "attention_fwd: warpgroups that nobody asked for");
+    gpu::attention::set_attention_choice(AttentionChoice::wgmma);
+    for (const Variant& variant : backend.variants) {
+      variant.enter();
+      before = gpu::emulation::warpgroup_products();
+      const Values got = call(backend, c.op, c.args);
+      if (gpu::emulation::warpgroup_products() == before) break;  // few queries, or wide heads
+      ++compared;
+      for (size_t i : {0, 1})
+        report(tally, got[i].bytes == want[i].bytes,
+               "attention_fwd [" + c.name + "] by warpgroups, " + variant.name + ": output " + std::to_string(i) +
+                   " has other bits");
+    }
+    backend.variants[0].enter();
+  }
+  gpu::attention::set_attention_choice(AttentionChoice::automatic);
+  report(tally, compared >= 60, "attention_fwd: " + std::to_string(compared) + " runs by warpgroups");
+}
+
 }  // namespace
 
 void check_wgmma(const Backend& emulated, Tally& tally) {
@@ -75,6 +104,7 @@ void check_wgmma(const Backend& emulated, Tally& tally) {
       [&] { check_cases(emulated, true, "attention_bwd eight heads to a kv head, window 50, pieces, bf16", tally); });
   report(tally, without == 0 && with > 1000,
          "attention_bwd: " + std::to_string(with) + " warpgroup products, " + std::to_string(without) + " without");
+  check_attention_fwd(emulated, tally);
 }
 
 }  // namespace temper::test
