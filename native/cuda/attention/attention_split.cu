@@ -328,56 +328,56 @@ __global__ void __launch_bounds__(kThreads, kResident) split_kernel(SplitArgs a)
   }
 }
 
-// Folds the later runs' blocks onto the first run's, in order. A thread block: 16 rows of one head, a thread 8 columns
-// of a row.
+// Folds the later runs' blocks onto the first run's, in order: of each row and column a chain of one product and one
+// fused product to a block (131,072 keys: 2,048 blocks), which waits for nothing else, as its operands are asked for
+// kAhead to 2·kAhead blocks before they are used and exponentials depend on the largest scores alone. A thread block:
+// kFoldRows rows of one head, a thread one column.
+constexpr int kFoldRows = kThreads / kWidth, kFoldParts = kRows / kFoldRows, kAhead = 12;
+struct Ahead {
+  RowState state[kAhead];
+  float sum[kAhead];
+};
 __global__ void __launch_bounds__(kThreads) fold_kernel(SplitArgs a) {
   wait_for_previous();
   const Problem& p = a.f.p;
   Deal deal;
   if (!make_deal(a, deal)) return;
   Piece piece;
-  for (long long item = blockIdx.x; find_piece(a, deal, true, item, piece); item += gridDim.x) {
+  for (long long item = blockIdx.x; find_piece(a, deal, true, item / kFoldParts, piece); item += gridDim.x) {
     const Sequence& s = piece.s;
-    const int head = piece.place % p.Hkv, tile = piece.place / p.Hkv, row = static_cast<int>(threadIdx.x) / 8,
-              column = static_cast<int>(threadIdx.x) % 8 * 8;
+    const int head = piece.place % p.Hkv, tile = piece.place / p.Hkv,
+              row = static_cast<int>(item % kFoldParts) * kFoldRows + static_cast<int>(threadIdx.x) / kWidth,
+              column = static_cast<int>(threadIdx.x) % kWidth;
     const int r = tile * kRows + row, rows = s.queries * p.group;
     if (r >= rows) continue;
     const auto at = [&](int block) {
       return ((piece.slot + static_cast<long long>(tile) * piece.blocks + block) * p.Hkv + head) * kRows + row;
     };
-    RowState state = a.states[at(deal.run - 1)];
-    float out[8];
-#pragma unroll
-    for (int e = 0; e < 8; ++e) out[e] = a.sums[at(deal.run - 1) * kWidth + column + e];
-    constexpr int kAhead = 4;  // blocks whose loads are in flight together
-    for (int block = deal.run; block < piece.blocks; block += kAhead) {
-      RowState one[kAhead];
-      float sum[kAhead][8];
+    const auto ask = [&](Ahead& x, int block) {
 #pragma unroll
       for (int i = 0; i < kAhead; ++i) {
         if (block + i >= piece.blocks) continue;
-        one[i] = a.states[at(block + i)];
-#pragma unroll
-        for (int e = 0; e < 8; e += 4) {
-          const Floats<4> v = load<4>(a.sums + at(block + i) * kWidth + column + e);
-#pragma unroll
-          for (int w = 0; w < 4; ++w) sum[i][e + w] = v.v[w];
-        }
+        x.state[i] = a.states[at(block + i)];
+        x.sum[i] = a.sums[at(block + i) * kWidth + column];
       }
+    };
+    RowState state = a.states[at(deal.run - 1)];
+    float out = a.sums[at(deal.run - 1) * kWidth + column];
+    Ahead now{}, next{};
+    ask(now, deal.run);
+    for (int block = deal.run; block < piece.blocks; block += kAhead) {
+      ask(next, block + kAhead);
 #pragma unroll
       for (int i = 0; i < kAhead; ++i) {
         if (block + i >= piece.blocks) continue;
         float before, here;
-        fold(state, one[i], before, here);
-#pragma unroll
-        for (int e = 0; e < 8; ++e) out[e] = fold_value(out[e], sum[i][e], before, here);
+        fold(state, now.state[i], before, here);
+        out = fold_value(out, now.sum[i], before, here);
       }
+      now = next;
     }
     const int64_t to = (s.row + r / p.group) * p.H + head * p.group + r % p.group;
-    const float inverse = 1.0f / state.sum;
-#pragma unroll
-    for (int e = 0; e < 8; ++e)
-      if (column + e < p.Dh) a.f.o[to * p.Dh + column + e] = out[e] * inverse;
+    if (column < p.Dh) a.f.o[to * p.Dh + column] = out * (1.0f / state.sum);
     if (a.f.lse && column == 0) a.f.lse[to] = log_sum(state);
   }
 }
@@ -407,7 +407,8 @@ void forward_split(const Forward& f) {
     });
   });
   if (slots > 0)
-    launch(fold_kernel, dim3(static_cast<unsigned>(std::min<int64_t>(tiles * p.Hkv, 8 * device().multiprocessors))),
+    launch(fold_kernel,
+           dim3(static_cast<unsigned>(std::min<int64_t>(tiles * p.Hkv * kFoldParts, 8 * device().multiprocessors))),
            dim3(kThreads), 0, a);
 }
 

@@ -118,6 +118,21 @@ void check_bits(const Backend& backend, int precision, Tally& tally) {
   }
 }
 
+// Over many blocks of keys: what was dealt out is folded in several rounds.
+void check_long(const Backend& backend, int precision, Tally& tally) {
+  constexpr int32_t kLong = 2885, kFew = 20;
+  const Value q = smooth({kFew, kHeads, kWidth}, 1), k = smooth({kLong, kKvHeads, kWidth}, 2),
+              v = smooth({kLong, kKvHeads, kWidth}, 3), sinks = smooth({kHeads}, 4);
+  const Value rows = attend(backend, q, k, v, sinks, {{0, kFew}, {0}, {kLong}}, 0, 0, precision, tally);
+  for (int32_t t : {0, kFew - 1}) {
+    const Value alone =
+        attend(backend, slice(q, t, t + 1), k, v, sinks, {{0, 1}, {0}, {kLong - kFew + 1 + t}}, 0, 0, precision, tally);
+    report(tally, alone.bytes == slice(rows, t, t + 1).bytes,
+           backend.name + " attention, precision " + std::to_string(precision) + ": decoded over " +
+               std::to_string(kLong) + " keys, query " + std::to_string(t) + " has other bits");
+  }
+}
+
 Value rounded(Value x) {
   for (int64_t i = 0; i < x.numel(); ++i) x.set(i, cpu::round_to_bf16(x.f32()[i]));
   return x;
@@ -216,6 +231,8 @@ void check_device_attention(const Backend& backend, Tally& tally) {
   backend.variants[0].enter();
   for (int precision : {0, 1})
     if (!kSanitized || precision == 1) check_bits(backend, precision, tally);
+  if (!kSanitized)  // the same accesses, more of them
+    for (int precision : {0, 1}) check_long(backend, precision, tally);
   for (int precision : {0, 1}) check_gradient_bits(backend, precision, tally);
   check_rounding(backend, tally);
 }
