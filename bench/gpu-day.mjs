@@ -56,7 +56,7 @@ export function benchRows(stdout, wanted = {}) {
         goal = wanted[name];
       const verdict = goal === undefined ? '' : ` (${goal} wanted: ${Number(rate) >= goal ? 'met' : 'missed'})`;
       rows.push(`${name}: ${rate} tokens/s${verdict}, ${percent} % of limit, ${mib} MiB`);
-    } else if (rows.length > 0 && line.startsWith('  copied ')) rows.push(`${rows.pop()}, ${line.trim()}`);
+    }
   }
   return rows.length > 0 ? rows.join('; ') : null;
 }
@@ -78,10 +78,9 @@ const ofRun = (run, limit) => () => {
     : [];
   const m = steps.at(-1);
   if (!m) return null;
-  const copies = m.copiedBytes ? `, ${gib(m.copiedBytes)} copied, ${m.copiesHidden.toFixed(0)} % hidden` : '';
   return (
     `${steps.length} steps, the last ${m.tokensPerSecond.toFixed(0)} tokens/s, ${gib(m.peakBytes)} of a limit of ` +
-    `${limit}${m.ranOut ? ', begun anew with less kept' : ''}${copies}`
+    `${limit}${m.ranOut ? ', begun anew with less kept' : ''}`
   );
 };
 
@@ -204,6 +203,17 @@ export function steps({ emulated, work }) {
       ],
       says: ofTests,
       files: [inRoot('node_modules/vitest/vitest.mjs')],
+    },
+    {
+      name: 'forward',
+      what: "whether attention's forward pass by warpgroups has decode's bits",
+      seconds: 40,
+      command: [
+        ...['env', 'TEMPER_CUDA_ATTENTION=wgmma', native, '--backend', backend],
+        ...pick(['--filter', 'attention'], ['--quick', '--filter', 'rmsnorm']),
+      ],
+      says: ofTests,
+      files: [native],
     },
     {
       name: 'train-16gb',
