@@ -73,7 +73,8 @@ void check_attention_fwd(const Backend& backend, Tally& tally) {
     backend.variants[0].enter();
   }
   gpu::attention::set_attention_choice(AttentionChoice::automatic);
-  report(tally, compared >= 60, "attention_fwd: " + std::to_string(compared) + " runs by warpgroups");
+  const int64_t orders = static_cast<int64_t>(backend.variants.size());  // a sanitizer sees one
+  report(tally, compared >= 30 * orders, "attention_fwd: " + std::to_string(compared) + " runs by warpgroups");
 }
 
 }  // namespace
