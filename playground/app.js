@@ -84,7 +84,8 @@ async function ask(exchange, run) {
   } finally {
     running.delete(run);
     tellRunning();
-    draw(run);
+    changed.add(run);
+    drawAll(); // what is announced is there
     say(byId('heard'), `${run.model} ${outcome(step)}`);
   }
 }
