@@ -44,9 +44,28 @@ Plan::Blocks::iterator Plan::find(const void* address) {
   return at - it->first < std::max<uint64_t>(1, it->second.size) ? it : blocks_.end();
 }
 
+char* Plan::Addresses::take(size_t bytes) {
+  next = (next + 255) / 256 * 256;
+  char* base = reinterpret_cast<char*>(next);
+  next += bytes + 64;
+  return base;
+}
+// What a limit refuses is taken all the same, in pages of its own: then more is held than the limit, which says that it
+// does not fit, and about what would.
+char* Plan::allocate_on_device(uint64_t bytes, Category category) {
+  char* at = segments_.allocate(bytes, category);
+  if (at) return at;
+  const size_t limit = segments_.limit();
+  segments_.set_limit(segments_.held() + bytes + (size_t{4} << 20));  // no segment for others too
+  at = segments_.allocate(bytes, category);
+  segments_.set_limit(limit);
+  return at;
+}
+
 uintptr_t Plan::allocate(Place place, uint64_t bytes, Category category) {
-  const uintptr_t at = next_;
-  next_ += (bytes + 127) / 64 * 64;
+  uintptr_t at = next_;
+  if (place == Place::device) at = reinterpret_cast<uintptr_t>(allocate_on_device(bytes, category));
+  else next_ += (bytes + 127) / 64 * 64;
   Book& book = books[static_cast<int>(place)];
   if (std::exchange(offload_, false)) {
     blocks_[at] = {bytes, 0, bytes, place, category, {}};
@@ -76,6 +95,7 @@ void Plan::release(const void* block) noexcept {
   const auto it = blocks_.find(reinterpret_cast<uintptr_t>(block));
   if (it == blocks_.end()) return;  // a mapped file's, or an earlier run's
   const Block& b = it->second;
+  if (b.place == Place::device) segments_.release(reinterpret_cast<char*>(it->first));
   books[static_cast<int>(b.place)].hold(b.category, -static_cast<double>(b.bytes));
   offloaded_ -= static_cast<double>(b.offloaded);
   blocks_.erase(it);
@@ -135,6 +155,8 @@ void Plan::write_tensor(TensorRef t, const contract::Index& index) {
 
 void Plan::call(int op, Place place, const Cost& cost, const TensorRef* tensors, const double* numbers) {
   books[static_cast<int>(place)].note(cost.workspace);
+  if (place == Place::device && cost.workspace > 0)
+    segments_.release(allocate_on_device(static_cast<uint64_t>(cost.workspace), Category::workspace));
   ++calls_;
   const auto args = contract::args_of(op);
   const auto indices = contract::indices(op, tensors, numbers);
@@ -152,7 +174,7 @@ std::vector<double> Plan::report() const {
     out.insert(out.end(), book.peak.begin(), book.peak.end());
     out.push_back(book.total_peak);
   }
-  out.insert(out.end(), {mapped_, offloaded_peak_, calls_});
+  out.insert(out.end(), {static_cast<double>(segments_.held_peak()), mapped_, offloaded_peak_, calls_});
   out.insert(out.end(), log_.begin(), log_.end());
   return out;
 }
@@ -189,7 +211,11 @@ void do_memory(TemperDeviceMemory* out) {
   }
   out->total_live = out->held = static_cast<int64_t>(book.total());
   out->total_peak = out->held_peak = static_cast<int64_t>(book.total_peak);
-  out->limit = run->device_limit;
+  if (place == Place::host) return;
+  const gpu::Segments& held = run->held();
+  out->held = static_cast<int64_t>(held.held());
+  out->held_peak = static_cast<int64_t>(held.held_peak());
+  out->limit = static_cast<int64_t>(held.limit());
 }
 void do_upload(void* to, const void* from, uint64_t bytes) {
   if (run) run->write(to, from, bytes);
@@ -207,7 +233,7 @@ void do_zero(void* to, uint64_t bytes) {
 void do_open(int32_t index, int64_t limit) {
   Plan& plan = require_run();
   plan.device_index = std::max(0, index);
-  if (limit) plan.device_limit = limit;
+  if (limit) plan.set_device_limit(limit);
 }
 void do_opened(int32_t* index) { *index = run ? run->device_index : -1; }
 void do_prefetch(void* to, const void* from, uint64_t bytes, uint64_t* ticket) {

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "core/contract.h"
+#include "gpu/segments.h"
 #include "temper/backend.h"
 #include "temper/cost.h"
 #include "temper/memory.h"
@@ -50,7 +51,9 @@ class Plan {
   std::vector<double> report() const;
 
   Book books[2];
-  int64_t device_limit = 0;
+  // What a device would hold of its driver's memory for the blocks that this run has there.
+  const gpu::Segments& held() const { return segments_; }
+  void set_device_limit(int64_t bytes) { segments_.set_limit(static_cast<size_t>(bytes)); }
   int32_t device_index = -1;  // opened in this run
 
  private:
@@ -65,8 +68,19 @@ class Plan {
   Blocks::const_iterator find(const void* address) const { return const_cast<Plan*>(this)->find(address); }
   void write_tensor(TensorRef t, const contract::Index& index);
 
+  // Addresses in place of a driver's memory.
+  struct Addresses final : gpu::Segments::Driver {
+    explicit Addresses(uintptr_t& next) : next(next) {}
+    char* take(size_t bytes) override;
+    void give(char*) noexcept override {}
+    uintptr_t& next;
+  };
+  char* allocate_on_device(uint64_t bytes, Category category);
+
   Blocks blocks_;
   uintptr_t next_ = kNoMemory + 64;
+  Addresses addresses_{next_};
+  gpu::Segments segments_{addresses_};
   bool offload_ = false, reserve_ = false;
   double mapped_ = 0, offloaded_ = 0, offloaded_peak_ = 0, calls_ = 0;
   std::vector<double> log_;  // of the calls

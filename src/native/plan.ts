@@ -12,8 +12,15 @@ export interface DryRunReport {
   readonly mappedBytes: number;
   /** Bytes of offloaded tensors at their peak; on disk, in none of the categories. */
   readonly offloadedPeak: number;
-  /** Device memory: bytes at the peak of each category and of their sum. `peak` and `totalPeak` are the host's. */
-  readonly device: { readonly peak: Readonly<Record<Category, number>>; readonly totalPeak: number };
+  /**
+   * Device memory: bytes at the peak of each category and of their sum, and the most that was taken from the driver for
+   * them, with what rounding and gaps take: a limit is about that. `peak` and `totalPeak` are the host's.
+   */
+  readonly device: {
+    readonly peak: Readonly<Record<Category, number>>;
+    readonly totalPeak: number;
+    readonly heldPeak: number;
+  };
   /** Every op call, in order. */
   readonly ops: readonly OpCall[];
 }
@@ -67,7 +74,7 @@ function readReport(numbers: Float64Array): DryRunReport {
   let at = 0;
   const next = (): number => numbers[at++] ?? Number.NaN;
   const many = (n: number): number[] => Array.from({ length: n }, next);
-  const book = (): DryRunReport['device'] => ({
+  const book = (): Omit<DryRunReport['device'], 'heldPeak'> => ({
     peak: Object.fromEntries(CATEGORIES.map((c) => [c, next()])) as Record<Category, number>,
     totalPeak: next(),
   });
@@ -97,6 +104,12 @@ function readReport(numbers: Float64Array): DryRunReport {
   };
   const host = book(),
     device = book();
-  const [mappedBytes, offloadedPeak, calls] = many(3) as [number, number, number];
-  return { ...host, device, mappedBytes, offloadedPeak, ops: Array.from({ length: calls }, call) };
+  const [heldPeak, mappedBytes, offloadedPeak, calls] = many(4) as [number, number, number, number];
+  return {
+    ...host,
+    device: { ...device, heldPeak },
+    mappedBytes,
+    offloadedPeak,
+    ops: Array.from({ length: calls }, call),
+  };
 }

@@ -51,12 +51,14 @@ export interface TrainPlan {
   /** What it would compute on, in words. */
   readonly computesOn: string;
   /**
-   * On a GPU: its memory at the peak of each category and of their sum, and the most it may take (recipe's memoryLimit,
-   * or what `auto` found; NaN: not known). Null on the CPU.
+   * On a GPU: its memory at the peak of each category and of their sum, the most that is taken from its driver for
+   * them (rounding and gaps included), and the most that may be (recipe's memoryLimit, or what `auto` found; NaN: not
+   * known). Null on the CPU.
    */
   readonly device: {
     readonly peakBytes: Readonly<Record<Category, number>>;
     readonly totalPeakBytes: number;
+    readonly heldPeakBytes: number;
     readonly limitBytes: number;
   } | null;
   /** What the largest batch keeps in place of computing it again, and where the moments of AdamW lie. */
@@ -279,11 +281,12 @@ function memoryOf(recipe: Recipe, run: string, report: DryRunReport, availableBy
     ? {
         peakBytes: report.device.peak,
         totalPeakBytes: report.device.totalPeak,
+        heldPeakBytes: report.device.heldPeak,
         limitBytes: memoryLimitOf(recipe) || Number.NaN,
       }
     : null;
   const diskFreeBytes = freeDiskBytes(run);
-  const deviceFits = !device || !(device.totalPeakBytes > device.limitBytes);
+  const deviceFits = !device || !(device.heldPeakBytes > device.limitBytes);
   const diskFits = report.offloadedPeak <= diskFreeBytes;
   const fits = !(report.totalPeak > availableBytes) && diskFits && deviceFits;
   const [worst] = (Object.entries(deviceFits ? report.peak : report.device.peak) as [Category, number][])
@@ -299,7 +302,7 @@ function memoryOf(recipe: Recipe, run: string, report: DryRunReport, availableBy
     if (!deviceFits)
       return (
         `the device may take ${formatBytes(device?.limitBytes ?? 0)}, ` +
-        `${formatBytes(device?.totalPeakBytes ?? 0)} are needed: try train.offloadOptimizer: always, ` +
+        `${formatBytes(device?.heldPeakBytes ?? 0)} are needed: try train.offloadOptimizer: always, ` +
         `train.offloadActivations: always, or ${ADVICE[worst[0]]}`
       );
     return `${worst[0]} is the largest part: try ${ADVICE[worst[0]]}`;

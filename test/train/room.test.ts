@@ -4,11 +4,12 @@ import { OFFLOAD_FROM_BYTES } from '../../src/model/kept.js';
 import type { MemoryModes, MemoryUse } from '../../src/train/memory-use.js';
 import { chooseUse } from '../../src/train/room.js';
 
-/** A step of 100 bytes, 10 more with the moments on the device, 20 with the layer inputs there. */
-const dry = (use: MemoryUse) => {
+/** A step of 100 bytes, 10 more with the moments on the device, 20 with the layer inputs there; `gaps` beside them. */
+const dryWith = (gaps: number) => (use: MemoryUse) => {
   const totalPeak = 100 + (use.hostMoments ? 0 : 10) + (use.offloadFrom === 0 ? 0 : 20);
-  return { totalPeak: 7, mappedBytes: 3, device: { totalPeak, peak: {} as never } };
+  return { totalPeak: 7, mappedBytes: 3, device: { totalPeak, heldPeak: totalPeak + gaps, peak: {} as never } };
 };
+const dry = dryWith(0);
 const onDevice = (device: number, modes: MemoryModes = {}): MemoryUse =>
   chooseUse(modes, 'cuda', 64, { host: 0, device }, dry).use;
 
@@ -30,6 +31,13 @@ describe('on a device', () => {
     expect(onDevice(200).keepBytes).toBe(190 - 130);
     expect(onDevice(50).keepBytes).toBe(0);
     expect(onDevice(Number.NaN)).toMatchObject({ hostMoments: false, offloadFrom: Infinity, keepBytes: 0 });
+  });
+  it('what rounding and gaps take must fit as well', () => {
+    const at = (gaps: number): MemoryUse => chooseUse({}, 'cuda', 64, { host: 0, device: 200 }, dryWith(gaps)).use;
+    expect(at(5).keepBytes).toBe(190 - 130);
+    expect(at(40)).toMatchObject({ hostMoments: false, offloadFrom: Infinity, keepBytes: 200 - 170 });
+    expect(at(80)).toMatchObject({ hostMoments: false, offloadFrom: 0, keepBytes: 200 - 190 });
+    expect(at(95)).toMatchObject({ hostMoments: true, offloadFrom: 0, keepBytes: 200 - 195 });
   });
   it('what a recipe says holds', () => {
     expect(onDevice(50, { offloadOptimizer: 'never' }).hostMoments).toBe(false);

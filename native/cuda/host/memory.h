@@ -1,5 +1,5 @@
 // The device arena's books: what it holds, its limit, and how it gives memory back. Allocation itself is in
-// cuda/runtime.h.
+// cuda/host/runtime.h.
 #pragma once
 #include <cstddef>
 #include "temper/memory.h"

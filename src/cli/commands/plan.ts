@@ -168,6 +168,7 @@ export const command: Command = {
                     .filter(([, bytes]) => bytes > 0)
                     .map(category),
                   `${category(['together', plan.device.totalPeakBytes])}   ` +
+                    `${size(plan.device.heldPeakBytes)} with rounding and gaps, ` +
                     (Number.isNaN(plan.device.limitBytes)
                       ? 'how much it has is not known; '
                       : `of a limit of ${size(plan.device.limitBytes)}; `) +
