@@ -56,7 +56,7 @@ export function benchRows(stdout, wanted = {}) {
         goal = wanted[name];
       const verdict = goal === undefined ? '' : ` (${goal} wanted: ${Number(rate) >= goal ? 'met' : 'missed'})`;
       rows.push(`${name}: ${rate} tokens/s${verdict}, ${percent} % of limit, ${mib} MiB`);
-    }
+    } else if (rows.length > 0 && line.startsWith('  copied ')) rows.push(`${rows.pop()}, ${line.trim()}`);
   }
   return rows.length > 0 ? rows.join('; ') : null;
 }
@@ -78,9 +78,10 @@ const ofRun = (run, limit) => () => {
     : [];
   const m = steps.at(-1);
   if (!m) return null;
+  const copies = m.copiedBytes ? `, ${gib(m.copiedBytes)} copied, ${m.copiesHidden.toFixed(0)} % hidden` : '';
   return (
     `${steps.length} steps, the last ${m.tokensPerSecond.toFixed(0)} tokens/s, ${gib(m.peakBytes)} of a limit of ` +
-    `${limit}${m.ranOut ? ', begun anew with less kept' : ''}`
+    `${limit}${m.ranOut ? ', begun anew with less kept' : ''}${copies}`
   );
 };
 
@@ -195,11 +196,14 @@ export function steps({ emulated, work }) {
     },
     {
       name: 'model',
-      what: 'model and graph tests on the GPU',
+      what: 'model and graph tests, and copies beside the ops, on the GPU',
       seconds: 90,
       command: [
         ...[process.execPath, inRoot('node_modules/vitest/vitest.mjs'), 'run'],
-        ...pick(['test/cuda/model.test.ts', 'test/cuda/graph.test.ts'], ['test/cuda/graph.test.ts']),
+        ...pick(
+          ['model', 'graph', 'copies'].map((name) => `test/cuda/${name}.test.ts`),
+          ['test/cuda/graph.test.ts'],
+        ),
       ],
       says: ofTests,
       files: [inRoot('node_modules/vitest/vitest.mjs')],

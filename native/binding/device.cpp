@@ -162,24 +162,25 @@ Napi::Value tiled_products(const Napi::CallbackInfo& info) {
   return Napi::String::New(info.Env(), lines);
 }
 
-// An upload under way. Its tensors are held until it arrived, whoever frees them meanwhile.
-class Upload {
+// A copy under way beside the ops. Its tensors are held until it arrived, whoever frees them meanwhile.
+class Transfer {
  public:
-  explicit Upload(const TemperBackend& backend) : backend_(backend) {}
-  Upload(const Upload&) = delete;
-  Upload& operator=(const Upload&) = delete;
-  ~Upload() {
+  explicit Transfer(const TemperBackend& backend) : backend_(backend) {}
+  Transfer(const Transfer&) = delete;
+  Transfer& operator=(const Transfer&) = delete;
+  ~Transfer() {
     if (ticket_) backend_.arrive(ticket_);  // left behind; what went wrong in it concerns nobody
   }
-  void start(const double (&handles)[2]) {
-    pins_.take("prefetch", handles, 3, 1);
+  // to, from; `up`: to the device
+  void start(const char* name, bool up, const double (&handles)[2]) {
+    pins_.take(name, handles, 3, 1);
     const TensorRef to = pins_.tensors()[0], from = pins_.tensors()[1];
-    require(to && from, "stale_tensor", "prefetch: 0 is no tensor handle");
-    require(!plan::on_host(pins_.place(0)) && plan::on_host(pins_.place(1)), "wrong_device",
-            "prefetch: wanted a tensor on the device and one on the host");
-    require(to->dtype == from->dtype && to->numel() == from->numel(), "shape_mismatch", "prefetch: ", to->numel(),
+    require(to && from, "stale_tensor", name, ": 0 is no tensor handle");
+    require(plan::on_host(pins_.place(0)) == !up && plan::on_host(pins_.place(1)) == up, "wrong_device", name,
+            ": wanted a tensor on the ", up ? "device" : "host", " and one on the ", up ? "host" : "device");
+    require(to->dtype == from->dtype && to->numel() == from->numel(), "shape_mismatch", name, ": ", to->numel(),
             " elements of ", name_of(to->dtype), " from ", from->numel(), " of ", name_of(from->dtype));
-    must(backend_, backend_.prefetch(to->data, from->data, from->bytes(), &ticket_));
+    must(backend_, (up ? backend_.prefetch : backend_.evict)(to->data, from->data, from->bytes(), &ticket_));
   }
   void arrive() {
     must(backend_, backend_.arrive(std::exchange(ticket_, 0)));
@@ -191,19 +192,31 @@ class Upload {
   uint64_t ticket_ = 0;
   Pins pins_;
 };
-Registry<std::unique_ptr<Upload>>& uploads() {
-  static auto* r = new Registry<std::unique_ptr<Upload>>({"bad_argument", "", " is no upload under way"});
+Registry<std::unique_ptr<Transfer>>& under_way() {
+  static auto* r = new Registry<std::unique_ptr<Transfer>>({"bad_argument", "", " is no copy under way"});
   return *r;
 }
-Napi::Value start_prefetch(const Napi::CallbackInfo& info) {
-  const Call c(info, "prefetch", 2);
-  auto upload = std::make_unique<Upload>(require_device("prefetch"));
-  upload->start({c.number(0), c.number(1)});
-  return js_number(c.env(), uploads().add(owner(c.env()), std::move(upload)));
+Napi::Value start_transfer(const Napi::CallbackInfo& info, const char* name, bool up) {
+  const Call c(info, name, 2);
+  auto transfer = std::make_unique<Transfer>(require_device(name));
+  transfer->start(name, up, {c.number(0), c.number(1)});
+  return js_number(c.env(), under_way().add(owner(c.env()), std::move(transfer)));
 }
+Napi::Value start_prefetch(const Napi::CallbackInfo& info) { return start_transfer(info, "prefetch", true); }
+Napi::Value start_evict(const Napi::CallbackInfo& info) { return start_transfer(info, "evict", false); }
 void arrived(const Napi::CallbackInfo& info) {
   require_device("arrive");
-  uploads().take("arrive", static_cast<Handle>(Call(info, "arrive", 1).size(0)))->arrive();
+  under_way().take("arrive", static_cast<Handle>(Call(info, "arrive", 1).size(0)))->arrive();
+}
+// takeTransfers() → bytes to the device, bytes from it, seconds of copying, seconds that ops waited. Zeros while no
+// device is open.
+Napi::Value take_transfers(const Napi::CallbackInfo& info) {
+  TemperTransfers t{};
+  if (const TemperBackend* b = device_backend()) must(*b, b->transfers(&t));
+  const double numbers[] = {static_cast<double>(t.to_device), static_cast<double>(t.from_device), t.copying, t.waiting};
+  Napi::Float64Array out = Napi::Float64Array::New(info.Env(), std::size(numbers));
+  std::ranges::copy(numbers, out.Data());
+  return out;
 }
 
 }  // namespace
@@ -233,7 +246,9 @@ void define_device(Napi::Object exports) {
   define<set_tile>(exports, "setTile");
   define<tiled_products>(exports, "tiledProducts");
   define<start_prefetch>(exports, "prefetch");
+  define<start_evict>(exports, "evict");
   define<arrived>(exports, "arrive");
+  define<take_transfers>(exports, "takeTransfers");
 }
 
 }  // namespace temper::binding

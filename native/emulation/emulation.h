@@ -75,7 +75,8 @@ enum cudaDeviceAttr {
   cudaDevAttrL2CacheSize = 38
 };
 constexpr unsigned cudaHostAllocMapped = 2, cudaHostAllocPortable = 1, cudaHostAllocDefault = 0,
-                   cudaStreamNonBlocking = 1, cudaEventDisableTiming = 2, cudaEventDefault = 0;
+                   cudaStreamNonBlocking = 1, cudaEventDisableTiming = 2, cudaEventBlockingSync = 1,
+                   cudaEventDefault = 0;
 namespace temper::gpu::emulation {
 struct Stream;
 struct Event;

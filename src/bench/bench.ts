@@ -16,7 +16,14 @@ import { KvCache } from '../model/kv-cache.js';
 import { type CacheDigests, cachedDense, quantizeDense } from '../model/q8.js';
 import { type Batch, type ModelWeights, placeOf } from '../model/types.js';
 import { backendOf, HOST } from '../native/backends.js';
-import { deviceLimit, deviceMemory, kernelsOf, peakBytes as peakBytesOf, synchronize } from '../native/device.js';
+import {
+  deviceLimit,
+  deviceMemory,
+  kernelsOf,
+  peakBytes as peakBytesOf,
+  synchronize,
+  takeTransfers,
+} from '../native/device.js';
 import { measureDeviceLimits } from '../native/device-limits.js';
 import { cpuInfo, type Limits, measureLimits } from '../native/machine.js';
 import { timeEachOp } from '../native/op-timing.js';
@@ -46,6 +53,9 @@ export interface BenchRow {
   readonly bound: 'arithmetic' | 'bandwidth';
   /** LoRA steps: rows of the busiest expert of a layer ÷ those of the mean one, the mean over the layers. */
   readonly expertImbalance?: number;
+  /** On a GPU, of a repetition: bytes copied from and to host memory beside the ops; percent that none waited for. */
+  readonly copiedBytes?: number;
+  readonly copiesHidden?: number;
   /** Peak of counted memory, bytes. */
   readonly peakBytes: number;
   /**
@@ -387,6 +397,7 @@ function measure(
     finish();
     resetPeaks();
     privately.reset();
+    takeTransfers();
     const times: number[] = [];
     const end = performance.now() + options.secondsPerRow * 1000;
     do {
@@ -400,7 +411,8 @@ function measure(
       (performance.now() < end || (times.length < 3 && (times[0] ?? 0) < 20))
     );
     const seconds = times.sort((a, b) => a - b)[times.length >> 1] ?? Number.NaN;
-    const peakBytes = peakBytesOf(place),
+    const copied = takeTransfers(),
+      peakBytes = peakBytesOf(place),
       privateBytes = privately.peak();
     const onDevice = ownMemory ? { deviceBytes: deviceMemory().peak } : {},
       byOp = options.ops ? { byOp: timeOps(work, calls, limits) } : {};
@@ -423,6 +435,7 @@ function measure(
       percentOfLimit: (100 * Math.max(arithmetic, bandwidth)) / seconds,
       bound: arithmetic > bandwidth ? 'arithmetic' : 'bandwidth',
       ...(expertImbalance === null ? {} : { expertImbalance }),
+      ...(copied.bytes > 0 ? { copiedBytes: copied.bytes / times.length, copiesHidden: copied.hiddenPercent } : {}),
       peakBytes,
       privateBytes,
       runtimeBytes,

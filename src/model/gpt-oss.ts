@@ -3,7 +3,7 @@
 // layer when its turn comes, but for what there was room to keep (kept.ts). The residual stream x is f32 [T,D]; but for
 // it, keys and values, and what is kept, tokens are taken in chunks, so that memory grows by a few f32 rows per token.
 import { ConfigError, NativeError } from '../base/errors.js';
-import { backendOf, HOST } from '../native/backends.js';
+import { backendOf } from '../native/backends.js';
 import { ops, PRECISION, type Precision, type RowBits } from '../native/ops.js';
 import { type DType, Scope, type Tensor } from '../native/tensor.js';
 import { type ModelConfig, ropeParameters } from './config.js';
@@ -20,6 +20,7 @@ import {
 import { KEEP_NOTHING, type Keep, lowestTrained } from './kept.js';
 import type { CachePlan, KeysAt, KvCache } from './kv-cache.js';
 import { FEW_QUERIES, MANY_ROWS, type Pace, paced, pacedExperts } from './pace.js';
+import { Parked, Parking } from './parked.js';
 import {
   type AdapterPool,
   type Batch,
@@ -1445,6 +1446,14 @@ function lossAtHead(p: Pass, x: Tensor, targets: Targets, nll: Float32Array, dx:
   }
 }
 
+/** What lies, until a layer's backward, on the device or in host memory. */
+interface Waiting extends Omit<KeptLayer, 'downH'> {
+  readonly x: Tensor | Parked;
+  readonly downH: Tensor | Parked | null;
+  readonly scopes: readonly Scope[];
+}
+const here = (t: Tensor | Parked): Tensor => (t instanceof Parked ? t.here() : t);
+
 /**
  * Forward and backward. Adds ∂(Σ weight·nll) to dA, dB of the adapter's pairs and to `grads`.
  * @returns nll f32, nats per target row, before weighting
@@ -1488,39 +1497,54 @@ export function lossAndGradients(
   const p: Pass = { ...started, routed };
   const lowest = grads ? 0 : lowestTrained(model, adapter);
   // What a layer's backward needs goes with that layer.
-  const kept: (KeptLayer & { readonly scopes: readonly Scope[]; readonly x: Tensor })[] = [];
+  const kept: Waiting[] = [];
   const keeps = gradients ? (options.keep ?? KEEP_NOTHING) : KEEP_NOTHING;
   const { ownMemory } = backendOf(placeOf(model));
   const keepable = (scope: Scope, shape: readonly number[]): Tensor =>
     options.offload && gradients && !ownMemory
       ? scope.offloaded(options.offload, 'f32', shape)
       : scope.empty('f32', shape);
+  using parking = new Parking();
   const parks = options.offload != null && gradients && ownMemory;
   const newX = (scope: Scope): Tensor => keepable(scope, [p.T, D]);
   let scope = s.open(),
     x = newX(scope);
   ops.embedding_fwd(x, model.embed, p.ids);
+  // Of the layer before: on its way while this one computes.
+  let leaving: { readonly parked: Parked; readonly from: Scope } | null = null;
+  const gone = (): void => {
+    leaving?.parked.left();
+    leaving?.from.close();
+    leaving = null;
+  };
   for (let i = 0; i < L; i++) {
     const down = adapter?.layers[i]?.down;
     const keep = gradients && i >= lowest;
-    const room = s.open();
+    // The backward pass begins with the last layer.
+    const parked = parks && keep && i + 1 < L ? parking.park(x) : null;
+    const room = s.open(),
+      small = parked ? s.open() : scope;
     const layer: KeptLayer = {
       attention: keep && i >= L - keeps.attention ? keptAttention(room, p, i) : null,
       experts: keep && i >= L - keeps.experts ? newPreActivation(room, room, p, i, p.T * K) : null,
-      downH: keep && down ? keepable(scope, [p.T * K, down.A.shape[1] ?? 0]) : null,
+      downH: keep && down ? keepable(small, [p.T * K, down.A.shape[1] ?? 0]) : null,
     };
     const next = keep ? s.open() : scope;
     const out = keep ? newX(next) : x;
     atOnce(layerForward(p, i, x, out, layer));
-    if (parks && keep) {
-      const host = s.open('activations', HOST);
-      const park = (t: Tensor): Tensor => host.empty(t.dtype, t.shape).copy(t);
-      kept.push({ ...layer, scopes: [host, room], x: park(x), downH: layer.downH && park(layer.downH) });
+    gone();
+    const of: Waiting = { ...layer, scopes: [scope, room], x };
+    if (parked) {
+      parked.left();
       scope.close();
-    } else kept.push({ ...layer, scopes: [scope, room], x });
+      const downH = layer.downH && parking.park(layer.downH);
+      if (downH) leaving = { parked: downH, from: small };
+      kept.push({ ...of, scopes: [room], x: parked, downH });
+    } else kept.push(of);
     scope = next;
     x = out;
   }
+  gone();
   const nll = new Float32Array(targets.rows.length);
   const dx = gradients ? newX(s) : null;
   if (dx) ops.fill(dx, 0);
@@ -1534,11 +1558,13 @@ export function lossAndGradients(
   scope.close();
   if (dx) {
     for (let i = L - 1; i >= lowest; i--) {
-      const of = kept[i];
+      const of = kept[i],
+        below = i > lowest ? kept[i - 1] : undefined;
       if (!of) continue;
-      using back = new Scope('activations', placeOf(model));
-      const here = (t: Tensor): Tensor => (t.place === placeOf(model) ? t : back.empty(t.dtype, t.shape).copy(t));
-      layerBackward(p, i, here(of.x), dx, { ...of, downH: of.downH && here(of.downH) }, grads?.layers[i]);
+      const [x, downH] = [here(of.x), of.downH && here(of.downH)];
+      for (const t of [below?.x, below?.downH]) if (t instanceof Parked) t.fetch();
+      layerBackward(p, i, x, dx, { ...of, downH }, grads?.layers[i]);
+      for (const each of [of.x, of.downH]) if (each instanceof Parked) each.close();
       for (const each of of.scopes) each.close();
     }
     if (grads) ops.embedding_bwd(grads.embed, dx, p.ids);

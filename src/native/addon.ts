@@ -67,8 +67,12 @@ interface Addon {
   tiledProducts(): string;
   /** Copies host tensor `from` to device tensor `to` beside the ops, after those called so far. @returns a ticket */
   prefetch(to: number, from: number): number;
-  /** Ops called from here on find the bytes of that ticket. */
+  /** The other way: device tensor `from` to host tensor `to`. */
+  evict(to: number, from: number): number;
+  /** Ops called from here on find the bytes of that ticket; of `evict`, the host does too. */
   arrive(ticket: number): void;
+  /** Since the last call: bytes to the device, bytes from it, seconds of copying, seconds that ops waited. */
+  takeTransfers(): Float64Array;
   /**
    * Ops of that place (0: host, 1: device) until endGraph are recorded, not run. `shared`: a host graph whose memory is
    * used too, 0: none.

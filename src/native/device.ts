@@ -251,5 +251,25 @@ export const synchronize = (): void => addon.synchronize();
  * @returns a ticket for `arrive`
  */
 export const prefetch = (to: Tensor, from: Tensor): number => addon.prefetch(to.handle, from.handle);
-/** Ops called from here on find the bytes of that ticket. */
+/**
+ * Copies device tensor `from`, as the ops called so far leave it, to host tensor `to` beside the ops. None may write
+ * `from` before the ticket's `arrive`.
+ */
+export const evict = (to: Tensor, from: Tensor): number => addon.evict(to.handle, from.handle);
+/** Ops called from here on find the bytes of that ticket, and so does the host. */
 export const arrive = (ticket: number): void => addon.arrive(ticket);
+
+/** Copies beside the ops. */
+export interface Transfers {
+  readonly bytes: number;
+  /**
+   * Of the time that they took, percent in which ops did not wait for them. NaN: there were none. What ops wait is
+   * counted as the device sees it: a host that waits while the device has work costs nothing.
+   */
+  readonly hiddenPercent: number;
+}
+/** Those that are over, since the last call. */
+export function takeTransfers(): Transfers {
+  const [up = 0, down = 0, copying = 0, waiting = 0] = addon.takeTransfers();
+  return { bytes: up + down, hiddenPercent: 100 * Math.max(0, 1 - waiting / copying) };
+}

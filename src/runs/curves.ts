@@ -16,6 +16,7 @@ type OfPairs = (typeof PAIRS)[number][0];
 const USE = [
   ['percentOfLimit', 'Work of a step by the limits of the device, of the time it took (%)', '%'],
   ['expertImbalance', 'Rows of the busiest expert, of the mean one', 'times'],
+  ['copiesHidden', 'Copies from and to host memory that the device did not wait for (%)', '%'],
 ] as const;
 type OfUse = (typeof USE)[number][0];
 const HELD_OUT = ['evalLoss', 'evalMatch', ...PAIRS.map(([, held]) => held)] as const;

@@ -26,6 +26,12 @@ export interface StepMetrics {
    * experts per token the most.
    */
   readonly expertImbalance?: number;
+  /**
+   * On a GPU, where experts or layer inputs came from host memory or went there: their bytes, both ways, and of the
+   * time that the copies took, percent in which the GPU did not wait for them.
+   */
+  readonly copiedBytes?: number;
+  readonly copiesHidden?: number;
   /** Memory ran out in it: it was begun anew, and from it on nothing is kept from forward to backward. */
   readonly ranOut?: true;
   /**

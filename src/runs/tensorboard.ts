@@ -60,6 +60,7 @@ const TAGS: readonly (readonly [tag: string, of: (m: StepMetrics) => number | un
   ['train/tokens_per_second', (m) => m.tokensPerSecond],
   ['train/percent_of_limit', (m) => m.percentOfLimit],
   ['train/expert_imbalance', (m) => m.expertImbalance],
+  ['train/copies_hidden', (m) => m.copiesHidden],
   ['train/preferred', (m) => m.accuracy],
   ['train/margin', (m) => m.margin],
   ['train/reward_chosen', (m) => m.rewardChosen],

@@ -4,7 +4,7 @@ import { NativeError, TrainError } from '../base/errors.js';
 import { type Example, type Examples, samplesAt } from '../data/example.js';
 import { deriveSeed, type StepPlan } from '../data/order.js';
 import type { PackedBatch } from '../data/pack.js';
-import { peakBytes } from '../native/device.js';
+import { peakBytes, takeTransfers } from '../native/device.js';
 import type { Learner } from '../objectives/learner.js';
 import { type BatchLimits, type Objective, type ReferenceSums, sft } from '../objectives/objective.js';
 import { References } from '../objectives/references.js';
@@ -104,6 +104,7 @@ export async function* trainLoop(
       }
       return sum;
     };
+    takeTransfers(); // what came between the steps
     let again = false;
     const found = await summed().catch((e: unknown) => {
       again = ranOut(e) && learner.keepLess?.() === true;
@@ -121,6 +122,7 @@ export async function* trainLoop(
       );
     optimizer.update(step, lr, gradNorm);
     const imbalance = learner.expertImbalance?.() ?? null;
+    const copied = takeTransfers(); // the norm was waited for, and so were they
     // No later step would notice what the last update broke.
     if (step === plan.steps && batches[0]) requireFinite(learner, batches[0], step, lr);
     const seconds = (performance.now() - began) / 1000;
@@ -134,6 +136,7 @@ export async function* trainLoop(
       peakBytes: peakBytes(learner.params.place),
       ...(options.work ? { percentOfLimit: options.work.percentOfLimit(batches, seconds) } : {}),
       ...(imbalance === null ? {} : { expertImbalance: imbalance }),
+      ...(copied.bytes > 0 ? { copiedBytes: copied.bytes, copiesHidden: copied.hiddenPercent } : {}),
       ...(again ? { ranOut: true } : {}),
       ...figures,
     };

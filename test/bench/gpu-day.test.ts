@@ -16,10 +16,12 @@ it('reads the rows of a bench, also of one that was stopped', () => {
   const head = '                        tokens/s          ms     GFLOP/s        GB/s  % of limit    peak MiB';
   const text = `${head}
 LoRA step 4096           15123.4       270.8      400000       700.1      57 ari     14243.1        51.0        40.2
+  copied beside the ops: 900.5 MiB, 97 % of the time hidden
 decode 1 at 0              358.0        22.3          10       900.0      60 mem     12000.0        51.0        40.2
 decode 8`;
   expect(benchRows(text, { 'LoRA step 4096': 15_000, 'decode 1 at 0': 600 })).toBe(
-    'LoRA step 4096: 15123.4 tokens/s (15000 wanted: met), 57 % of limit, 14243.1 MiB; ' +
+    'LoRA step 4096: 15123.4 tokens/s (15000 wanted: met), 57 % of limit, 14243.1 MiB, ' +
+      'copied beside the ops: 900.5 MiB, 97 % of the time hidden; ' +
       'decode 1 at 0: 358.0 tokens/s (600 wanted: missed), 60 % of limit, 12000.0 MiB',
   );
   expect(benchRows(head)).toBeNull();

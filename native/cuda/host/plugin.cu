@@ -63,6 +63,7 @@ void do_copy(void* to, const void* from, uint64_t bytes) { copy_on_device(to, fr
 void do_zero(void* to, uint64_t bytes) { zero_on_device(to, bytes); }
 
 void do_prefetch(void* to, const void* from, uint64_t bytes, uint64_t* ticket) { *ticket = prefetch(to, from, bytes); }
+void do_evict(void* to, const void* from, uint64_t bytes, uint64_t* ticket) { *ticket = evict(to, from, bytes); }
 void do_end_graph(void** graph, int32_t abandon) {
   *graph = nullptr;
   if (abandon) abandon_graph();
@@ -105,7 +106,9 @@ extern "C" __attribute__((visibility("default"))) const TemperBackend* temper_ba
                                         Guard<&do_zero>::call,
                                         Guard<&synchronize>::call,
                                         Guard<&do_prefetch>::call,
+                                        Guard<&do_evict>::call,
                                         Guard<&arrive>::call,
+                                        Guard<&take_transfers>::call,
                                         Guard<&begin_graph>::call,
                                         Guard<&do_end_graph>::call,
                                         Guard<&do_launch_graph>::call,

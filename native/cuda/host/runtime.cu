@@ -102,7 +102,7 @@ void check(cudaError_t status, const char* what) {
   }
 }
 
-Device& device() {
+Device& bind_device() {
   State& s = state();
   require(s.open.load(std::memory_order_acquire), "no_device", "no CUDA device is open; ask for one with device: cuda");
   // The runtime's current device belongs to the host thread; ops come from whichever worker runs them.
@@ -111,8 +111,12 @@ Device& device() {
     check(cudaSetDevice(s.device.index), "cudaSetDevice");
     bound = s.device.index;
   }
-  wait_for_recording();
   return s.device;
+}
+Device& device() {
+  Device& d = bind_device();
+  wait_for_recording();
+  return d;
 }
 
 Versions versions() noexcept {

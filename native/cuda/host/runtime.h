@@ -24,6 +24,8 @@ struct Device {
 };
 // Throws Error{"no_device"} when none was opened.
 Device& device();
+// The same for a thread whose calls all go to streams of its own: it need not wait while another thread records.
+Device& bind_device();
 
 // Throws Error{"out_of_device_memory" | "device_lost" | "device_error"} for anything but success; `what` names the
 // call.

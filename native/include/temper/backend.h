@@ -6,7 +6,7 @@
 
 #include "temper/ops.h"
 
-#define TEMPER_BACKEND_ABI 6
+#define TEMPER_BACKEND_ABI 7
 
 extern "C" {
 
@@ -19,6 +19,12 @@ struct TemperDeviceInfo {
 // about it.
 struct TemperDeviceMemory {
   int64_t live[6], peak[6], total_live, total_peak, held, held_peak, limit;
+};
+// What was copied beside the ops: bytes to the device and from it, the time from the beginning to the end of each copy,
+// and how long the ops stood at an `arrive`.
+struct TemperTransfers {
+  int64_t to_device, from_device;
+  double copying, waiting;  // seconds
 };
 
 struct TemperBackend {
@@ -49,10 +55,13 @@ struct TemperBackend {
   int (*zero)(void* device, uint64_t bytes);
   int (*synchronize)();  // raises what a kernel found wrong: bad_index, not_finite, …
 
-  // An upload beside the ops: after those called so far; ops called after `arrive` find the bytes. `host` must stay
+  // Copies beside the ops, after those called so far: up to the device, and down from it. Ops called after `arrive`
+  // find the bytes, and after an `evict` so does the host, and ops may overwrite what was copied. Both sides must stay
   // until then; a ticket is used once.
   int (*prefetch)(void* device, const void* host, uint64_t bytes, uint64_t* ticket);
+  int (*evict)(void* host, const void* device, uint64_t bytes, uint64_t* ticket);
   int (*arrive)(uint64_t ticket);
+  int (*transfers)(TemperTransfers* out);  // since the last call, of copies that are over; waits for nothing
 
   // Ops between the two are recorded instead of run: one launch then runs them all, on the same addresses. Memory they
   // take stays the graph's.

@@ -7,8 +7,10 @@
 #include <stdexcept>
 #include <string>
 
+#include "cuda/host/graph.h"
 #include "cuda/host/memory.h"
 #include "cuda/host/open.h"
+#include "cuda/host/prefetch.h"
 #include "cuda/host/runtime.h"
 #include "cuda/host/transfer.h"
 #include "emulation/emulation.h"
@@ -182,6 +184,29 @@ void check_device(Tally& tally) {
   report(tally, back == sent, "device: bytes differ after upload, copy and download");
   download(back.data(), p, n);
   report(tally, std::all_of(back.begin(), back.end(), [](uint8_t x) { return x == 0; }), "device: zero leaves bytes");
+  // ---- copies beside the ops
+  const uint64_t down = evict(back.data(), q, n);
+  arrive(down);
+  report(tally, back == sent, "device: bytes differ after evict");
+  expect("a ticket a second time", "bad_argument", [&] { arrive(down); });
+  expect("a ticket that nobody got", "bad_argument", [&] { arrive(down + 2); });
+  const uint64_t up[] = {prefetch(p, back.data(), n), prefetch(q, back.data(), 0)};
+  for (uint64_t ticket : {up[1], up[0]}) arrive(ticket);
+  std::fill(back.begin(), back.end(), uint8_t{0});
+  download(back.data(), p, n);
+  report(tally, back == sent, "device: bytes differ after prefetch");
+  TemperTransfers copied;
+  take_transfers(&copied);
+  report(tally,
+         copied.to_device == static_cast<int64_t>(n) && copied.from_device == static_cast<int64_t>(n) &&
+             copied.copying > 0 && copied.waiting > 0,
+         "device: copies beside the ops are not counted");
+  // Of a thread that records: an error, and the memory is free to go all the same.
+  const uint64_t late = evict(back.data(), p, n);
+  begin_graph();
+  expect("an arrival while ops are recorded", "graph_recording", [&] { arrive(late); });
+  abandon_graph();
+  expect("the same later", "bad_argument", [&] { arrive(late); });
   release_device(p);
   release_device(q);
   // ---- a device that is lost
@@ -194,6 +219,9 @@ void check_device(Tally& tally) {
   const int status = temper_backend()->ops->fill(&t, 1.0) || temper_backend()->synchronize();
   report(tally, status && last_error().code == "device_lost",
          "device: a lost device gives " + (status ? last_error().code : std::string("no error")));
+  uint64_t failed = 0;
+  expect("a copy from a lost device", "device_lost", [&] { arrive(failed = evict(back.data(), x, 64)); });
+  expect("its ticket", "bad_argument", [&] { arrive(failed); });
   release_device(x);
   machine = before;
   close_device();

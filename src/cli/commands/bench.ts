@@ -152,6 +152,11 @@ export const command: Command = {
               );
             if (!o.json && r.expertImbalance !== undefined)
               print(`  busiest expert: ${r.expertImbalance.toFixed(2)} times the rows of the mean one`);
+            if (!o.json && r.copiedBytes !== undefined)
+              print(
+                `  copied beside the ops: ${(r.copiedBytes / 2 ** 20).toFixed(1)} MiB, ` +
+                  `${(r.copiesHidden ?? Number.NaN).toFixed(0)} % of the time hidden`,
+              );
             if (!o.json && r.deviceBytes)
               print(
                 `  device memory: ${Object.entries(r.deviceBytes)

@@ -89,13 +89,16 @@ export const command: Command = {
   },
 };
 
-/** Of a step on a GPU: how near it came to what the device can do, and how unevenly its experts were used. */
-const speedText = ({ percentOfLimit, expertImbalance }: StepMetrics): string =>
+/**
+ * Of a step on a GPU: how near it came to what the device can do, how unevenly its experts were used, and how much of
+ * the copies from and to host memory it did not wait for.
+ */
+const speedText = ({ percentOfLimit, expertImbalance, copiesHidden }: StepMetrics): string =>
   percentOfLimit === undefined
     ? ''
     : `, ${percentOfLimit.toFixed(0)} % of limit${
         expertImbalance === undefined ? '' : `, busiest expert ${expertImbalance.toFixed(1)}×`
-      }`;
+      }${copiesHidden === undefined ? '' : `, ${copiesHidden.toFixed(0)} % of copies hidden`}`;
 
 async function run(recipe: string, options: Options, signal: AbortSignal): Promise<void> {
   const { train } = await import('../../train/train.js');
