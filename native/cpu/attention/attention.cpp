@@ -130,7 +130,8 @@ const Kernels& active_kernels() {
 #if defined(__x86_64__)
   switch (active_isa()) {
     case Isa::avx512:
-    case Isa::avx512bf16: return avx512::kernels;
+    case Isa::avx512bf16:
+    case Isa::amx: return avx512::kernels;
     case Isa::avx2: return avx2::kernels;
     default: break;
   }

@@ -2,10 +2,18 @@
 #include "cpu/host/isa.h"
 
 #include <atomic>
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 
 #include "temper/error.h"
+#if defined(__x86_64__)
+#include <cpuid.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+#endif
 #if defined(__aarch64__) && defined(__linux__)
 #include <asm/hwcap.h>
 #include <sys/auxv.h>
@@ -14,7 +22,7 @@
 namespace temper::cpu {
 namespace {
 
-constexpr Isa kAll[] = {Isa::portable, Isa::avx2, Isa::avx512, Isa::avx512bf16, Isa::neon, Isa::neonbf16};
+constexpr Isa kAll[] = {Isa::portable, Isa::avx2, Isa::avx512, Isa::avx512bf16, Isa::amx, Isa::neon, Isa::neonbf16};
 
 Isa choose() {
   const char* wanted = std::getenv("TEMPER_ISA");
@@ -25,12 +33,30 @@ Isa choose() {
               "'; unset it to use the best there is");
       return isa;
     }
-    fail("bad_isa", "TEMPER_ISA: got '", wanted, "', wanted portable, avx2, avx512, avx512bf16, neon or neonbf16");
+    fail("bad_isa", "TEMPER_ISA: got '", wanted, "', wanted portable, avx2, avx512, avx512bf16, amx, neon or neonbf16");
   }
-  for (Isa isa : {Isa::avx512bf16, Isa::avx512, Isa::avx2, Isa::neonbf16, Isa::neon})
+  for (Isa isa : {Isa::amx, Isa::avx512bf16, Isa::avx512, Isa::avx2, Isa::neonbf16, Isa::neon})
     if (supported(isa)) return isa;
   return Isa::portable;
 }
+
+#if defined(__x86_64__)
+// Matrix tiles of bf16, and the kernel's leave to use them: it is a process's, and is asked for once.
+bool has_tiles() {
+#if defined(__linux__)
+  static const bool has = [] {
+    uint32_t eax = 0, ebx = 0, ecx = 0, edx = 0;
+    constexpr uint32_t kTile = 1u << 24, kTileBf16 = 1u << 22;
+    if (!__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) || (edx & kTile) == 0 || (edx & kTileBf16) == 0) return false;
+    constexpr long kRequestPermission = 0x1023, kTileData = 18;
+    return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+  }();
+  return has;
+#else
+  return false;
+#endif
+}
+#endif
 
 std::atomic<Isa>& current() {
   static std::atomic<Isa> isa{choose()};
@@ -47,6 +73,7 @@ const char* name_of(Isa isa) {
     case Isa::avx2: return "avx2";
     case Isa::avx512: return "avx512";
     case Isa::avx512bf16: return "avx512bf16";
+    case Isa::amx: return "amx";
     case Isa::neon: return "neon";
     case Isa::neonbf16: return "neonbf16";
   }
@@ -65,6 +92,7 @@ bool supported(Isa isa) {
     case Isa::avx2: return avx2;
     case Isa::avx512: return avx512;
     case Isa::avx512bf16: return avx512 && __builtin_cpu_supports("avx512bf16");
+    case Isa::amx: return avx512 && __builtin_cpu_supports("avx512bf16") && has_tiles();
     case Isa::neon:
     case Isa::neonbf16: return false;
   }

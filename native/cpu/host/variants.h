@@ -30,7 +30,8 @@ void run_kernel(A... a) {
 #if defined(__x86_64__)
   switch (active_isa()) {
     case Isa::avx512:
-    case Isa::avx512bf16: return run_avx512<Kernel, A...>(a...);
+    case Isa::avx512bf16:
+    case Isa::amx: return run_avx512<Kernel, A...>(a...);
     case Isa::avx2: return run_avx2<Kernel, A...>(a...);
     default: break;
   }

@@ -9,6 +9,12 @@ namespace {
 constexpr int kDotBlock = 256;
 constexpr int64_t kPrefetch = 3072;  // bytes ahead in the weight stream; the hardware's own stops at each page
 
+// The form of FewRows::prepare that takes one row after the other. units(weight, k): of one.
+template <auto Units, auto Prepare>
+void each_row(uint32_t* dst, const Source& a, int64_t row, int rows, int64_t k, Kind weight) {
+  for (int i = 0; i < rows; ++i, dst += Units(weight, k)) Prepare(dst, a, row + i, k, weight);
+}
+
 // Calls f with m as a compile-time constant.
 template <int Max, class F>
 inline void with_rows(int m, F&& f) {

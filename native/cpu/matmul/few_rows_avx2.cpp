@@ -300,7 +300,8 @@ void dots(float* out, int64_t ld, int m, const uint32_t* x, const Source& b, int
 
 }  // namespace
 
-const FewRows kFewRowsAvx2 = {kFewRows, dot_units_any, prepare<false>, dots<false>};
-const FewRows kFewRowsAvx2Rounded = {kFewRows, dot_units_any, prepare<true>, dots<true>};
+const FewRows kFewRowsAvx2 = {kFewRows, kFewRows, dot_units_any, each_row<dot_units_any, prepare<false>>, dots<false>};
+const FewRows kFewRowsAvx2Rounded = {kFewRows, kFewRows, dot_units_any, each_row<dot_units_any, prepare<true>>,
+                                     dots<true>};
 
 }  // namespace temper::cpu

@@ -170,7 +170,7 @@ void dots(float* out, int64_t ld, int m, const uint32_t* x, const Source& b, int
 
 }  // namespace
 
-const FewRows kFewRowsAvx512 = {kFewRows, units, prepare<false>, dots<false>};
-const FewRows kFewRowsAvx512Rounded = {kFewRows, units, prepare<true>, dots<true>};
+const FewRows kFewRowsAvx512 = {kFewRows, kFewRows, units, each_row<units, prepare<false>>, dots<false>};
+const FewRows kFewRowsAvx512Rounded = {kFewRows, kFewRows, units, each_row<units, prepare<true>>, dots<true>};
 
 }  // namespace temper::cpu

@@ -1,11 +1,9 @@
 // Few rows on the bf16 dot product. MXFP4: a shift and one table look-up turn 64 bytes into four vectors of code pairs;
 // the group's scale is applied once, to the sum of the four.
-#include "cpu/matmul/few_rows_avx512.h"
+#include "cpu/matmul/few_rows_bf16.h"
 
 namespace temper::cpu {
 namespace {
-
-__m512bh as_bf16(__m512i v) { return reinterpret_cast<__m512bh>(v); }
 
 // The sum of 16 lanes: the upper half onto the lower, again and again.
 inline float add_lanes(__m512 v) {
@@ -38,10 +36,6 @@ inline float add_lanes(__m512 v) {
 }
 
 constexpr int kManyCols = 4;
-// Weight rows up to so many inputs, of small models, lie in the caches anyway, and adding up lanes would take as long
-// as making their sums.
-constexpr int64_t kShort = 512;
-
 // out[i][0…Cols) = the sums of sums[i][0…Cols), i < m ≤ 16 / Cols.
 template <int Cols>
 [[gnu::always_inline]] inline void add_up(float* out, int64_t ld, int m, const __m512* sums) {
@@ -60,40 +54,8 @@ template <int Cols>
   }
 }
 
-int64_t units(Kind kind, int64_t k) { return kind == Kind::mxfp4 ? (k + 127) / 128 * 64 : (k + 31) / 32 * 16; }
-
-// MXFP4 order: block of 128, then i = 0…3, then dword l: the pair (x[8l+i], x[8l+i+4]).
 void prepare(uint32_t* dst, const Source& a, int64_t row, int64_t k, Kind kind) {
-  const float* x = f32_row(a, row);
-  const __m512 factor = _mm512_set1_ps(a.row_scale ? a.row_scale[row] : 1.0f);
-  const auto load16 = [&](int64_t i) {
-    return i < k ? _mm512_mul_ps(_mm512_maskz_loadu_ps(first_lanes(static_cast<int>(k - i < 16 ? k - i : 16)), x + i),
-                                 factor)
-                 : _mm512_setzero_ps();
-  };
-  if (kind != Kind::mxfp4) {
-    for (int64_t i = 0; i < k; i += 32)
-      _mm512_storeu_si512(dst + i / 2, reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(load16(i + 16), load16(i))));
-    return;
-  }
-  // Output i takes words 8l+i and 8l+i+4 of the block, l = 0…7 from its first two registers and l = 8…15 from the
-  // others.
-  alignas(64) uint16_t order[32];
-  for (int l = 0; l < 8; ++l)
-    for (int half = 0; half < 2; ++half)
-      order[2 * l + half] = order[16 + 2 * l + half] = static_cast<uint16_t>(8 * l + 4 * half);
-  const __m512i first = _mm512_load_si512(order);
-  for (int64_t block = 0; block < k; block += 128, dst += 64) {
-    __m512i line[4];
-    for (int i = 0; i < 4; ++i)
-      line[i] = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(load16(block + 32 * i + 16), load16(block + 32 * i)));
-    for (int i = 0; i < 4; ++i) {
-      const __m512i index = _mm512_add_epi16(first, _mm512_set1_epi16(static_cast<short>(i)));
-      const __m512i low = _mm512_permutex2var_epi16(line[0], index, line[1]),
-                    high = _mm512_permutex2var_epi16(line[2], index, line[3]);
-      _mm512_storeu_si512(dst + 16 * i, _mm512_mask_blend_epi64(0xf0, low, high));
-    }
-  }
+  prepare_part(dst, a, row, 0, k, k, kind);
 }
 
 // Of memory that is met line by line: at every fourth, asks for the four that lie `ahead` bytes from it. Where a few
@@ -131,7 +93,7 @@ inline __m512 add_line(const Line& line, const uint32_t* x, __m512 sum) {
 template <int M, int Cols, class Done>
 void sum_mxfp4(const uint32_t* x, const Source& b, int64_t n, int64_t apart, int64_t k, const Done& done) {
   const __m512i table = code_table_bf16();
-  const int64_t row_bytes = k / 2, groups = k / 32, row_units = units(Kind::mxfp4, k);
+  const int64_t row_bytes = k / 2, groups = k / 32, row_units = units_bf16(Kind::mxfp4, k);
   const uint8_t *blocks[Cols], *scales[Cols];
   __m512 sum[Cols][M];
   for (int c = 0; c < Cols; ++c) {
@@ -230,7 +192,7 @@ void dots_at(float* out, int64_t ld, const uint32_t* x, const Source& b, int64_t
   __m512 sums[M * Cols];
   for (__m512& sum : sums) sum = _mm512_setzero_ps();
   with_loads<M, Cols>(b, n, apart,
-                      [&](const auto& load) { add_dense<M, Cols>(sums, x, units(b.kind, k), 0, k, load); });
+                      [&](const auto& load) { add_dense<M, Cols>(sums, x, units_bf16(b.kind, k), 0, k, load); });
   for (int i = 0; i < M; ++i)
     for (int c = 0; c < Cols; ++c) out[i * ld + c * apart] = add_lanes(sums[i * Cols + c]);
 }
@@ -273,7 +235,7 @@ template <int M, int Cols, int Share>
 // of 32.
 template <int Cols>
 void decode_block(uint16_t* out, const Source& b, int64_t n, int64_t from, int64_t to) {
-  with_loads<kMostFewRows, Cols>(b, n, 1, [&](const auto& load) {
+  with_loads<kFewRowsOfOne, Cols>(b, n, 1, [&](const auto& load) {
     for (int64_t at = from; at < to; at += 32)
 #pragma GCC unroll 4
       for (int c = 0; c < Cols; ++c)
@@ -290,10 +252,10 @@ void dots_in_groups(float* out, int64_t ld, int m, const uint32_t* x, const Sour
                     int64_t k) {
   const int groups = (m + kGroupRows - 1) / kGroupRows;
   const bool direct = b.kind == Kind::bf16 && k % 32 == 0;
-  const int64_t row_units = units(b.kind, k), blocks = (k + kBlock - 1) / kBlock,
+  const int64_t row_units = units_bf16(b.kind, k), blocks = (k + kBlock - 1) / kBlock,
                 block = (k + blocks * 32 - 1) / (blocks * 32) * 32;
   alignas(64) uint16_t decoded[Cols * kBlock];
-  __m512 sums[kChunk][kMostFewRows * Cols];
+  __m512 sums[kChunk][kFewRowsOfOne * Cols];
   for (int t = 0; t < times; ++t)
     for (int i = 0; i < (m + 3) / 4 * 4 * Cols; ++i) sums[t][i] = _mm512_setzero_ps();
   for (int64_t from = 0; from < k; from += block) {
@@ -369,7 +331,7 @@ inline void by_rows(int m, const F& tile) {
 
 template <int Rows, int Cols>
 bool short_dense(float* out, int64_t ld, int m, const uint32_t* x, const Source& b, int64_t n0, int64_t n1, int64_t k) {
-  const int64_t row_units = units(b.kind, k);
+  const int64_t row_units = units_bf16(b.kind, k);
   return by_columns<Cols>(n0, n1, [&](int64_t n) {
     const auto tiles = [&](const auto& load) __attribute__((always_inline)) {
       by_rows<Rows>(m, [&]<int M>(int row) __attribute__((always_inline)) {
@@ -424,7 +386,7 @@ template <int M, int Cols, class F>
 template <int Rows, int Cols>
 bool narrow_mxfp4(float* out, int64_t ld, int, const uint32_t* x, const Source& b, int64_t n0, int64_t n1, int64_t k) {
   const Mxfp4Rows rows{b, k / 2, k / 32, code_table_bf16()};
-  const int64_t row_units = units(Kind::mxfp4, k);
+  const int64_t row_units = units_bf16(Kind::mxfp4, k);
   const int whole = static_cast<int>(rows.row_bytes / 64);
   return by_columns<Cols>(n0, n1, [&](int64_t n) {
     __m512 sums[16];
@@ -441,7 +403,7 @@ bool narrow_mxfp4(float* out, int64_t ld, int, const uint32_t* x, const Source& 
 template <int Rows, int Cols>
 bool short_mxfp4(float* out, int64_t ld, int m, const uint32_t* x, const Source& b, int64_t n0, int64_t n1, int64_t k) {
   const Mxfp4Rows rows{b, k / 2, k / 32, code_table_bf16()};
-  const int64_t row_units = units(Kind::mxfp4, k);
+  const int64_t row_units = units_bf16(Kind::mxfp4, k);
   const int whole = static_cast<int>(rows.row_bytes / 64), lines = static_cast<int>(row_units / 64);
   return by_columns<Cols>(n0, n1, [&](int64_t n) {
     Line decoded[(kShort + 127) / 128][Cols];
@@ -530,7 +492,7 @@ void add_pair_of(float* y, int64_t ldy, float* h, int64_t ldh, const uint32_t* x
     const uint16_t* from = pair.A + first * pair.C;
     __m512 sums[16];
     for (__m512& sum : sums) sum = _mm512_setzero_ps();
-    add_dense<M, kCols>(sums, x, units(Kind::bf16, pair.C), 0, pair.C, [&](int c, int64_t at, int count) {
+    add_dense<M, kCols>(sums, x, units_bf16(Kind::bf16, pair.C), 0, pair.C, [&](int c, int64_t at, int count) {
       const uint16_t* w = from + c * pair.C + at;
       return as_bf16(count == 32 ? _mm512_loadu_si512(w) : _mm512_maskz_loadu_epi16(first_words(count), w));
     });
@@ -595,6 +557,6 @@ void dots(float* out, int64_t ld, int m, const uint32_t* x, const Source& b, int
 
 }  // namespace
 
-const FewRows kFewRowsAvx512Bf16 = {kMostFewRows, units, prepare, dots, add_pair};
+const FewRows kFewRowsAvx512Bf16 = {kFewRowsOfOne, kFewRows, units_bf16, each_row<units_bf16, prepare>, dots, add_pair};
 
 }  // namespace temper::cpu

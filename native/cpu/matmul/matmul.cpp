@@ -48,7 +48,7 @@ void pack_a(const Plan& plan, int term, int64_t k_block, int64_t first, int64_t 
 
 // Few rows of one call.
 int64_t dots_at_once(const Product& p, const FewRows& few) {
-  return p.terms[0].b.kind == Kind::mxfp4 ? kFewRows : few.rows;
+  return p.terms[0].b.kind == Kind::mxfp4 ? few.rows_mxfp4 : few.rows;
 }
 
 bool suits_few(const Product& p, const FewRows& few) {
@@ -173,7 +173,14 @@ const Kernels& kernels() {
     k.few_rounded = kFewRowsAvx512Bf16;
     return k;
   }();
+  static const Kernels amx = [] {
+    Kernels k = avx512bf16;
+    k.few_rounded = kFewRowsAmx;
+    k.few_rounded.add_pair = avx512bf16.few_rounded.add_pair;
+    return k;
+  }();
   switch (active_isa()) {
+    case Isa::amx: return amx;
     case Isa::avx512bf16: return avx512bf16;
     case Isa::avx512: return avx512;
     case Isa::avx2: return avx2;
@@ -275,10 +282,12 @@ void multiply(const Product* products, int64_t count, int64_t precision) {
   const auto pack_task = [&](int64_t i) {
     const Plan& plan = find(pack_end, i);
     if (plan.few) {
+      const int64_t at_once = dots_at_once(*plan.product, few);
       for (int term = 0; term < plan.product->num_terms; ++term) {
         const Term& t = plan.product->terms[term];
-        for (int64_t row = 0; row < plan.product->m; ++row)
-          few.prepare(plan.packed_a[term] + row * few.units(t.b.kind, t.k), t.a, row, t.k, t.b.kind);
+        for (int64_t row = 0, m = plan.product->m; row < m; row += at_once)
+          few.prepare(plan.packed_a[term] + row * few.units(t.b.kind, t.k), t.a, row,
+                      static_cast<int>(std::min(at_once, m - row)), t.k, t.b.kind);
       }
       return;
     }

@@ -9,8 +9,8 @@ namespace temper::cpu {
 
 // units of k per block: a packed panel of 32 columns is 32 KiB, so it stays in L1
 inline constexpr int kUnits = 256;
-// that take the few-rows path: of any product, of one that says so
-inline constexpr int kFewRows = 8, kMostFewRows = 16;
+// that take the few-rows path: of any product, of one that says so; rows of one call of it, at most
+inline constexpr int kFewRows = 8, kFewRowsOfOne = 16, kMostFewRows = 32;
 // packed at once where k runs across rows: a row is then read by whole cache lines
 inline constexpr int kPanels = 4;
 inline constexpr int kMaxTileRows = 16, kMaxTileCols = 32;
@@ -54,7 +54,7 @@ struct Product {
   bool accumulate = false;
   const void* bias = nullptr;
   Kind bias_kind = Kind::f32;
-  int few_rows = kFewRows;  // up to kMostFewRows where a path has a form for them: one big dense matrix, read once
+  int few_rows = kFewRows;  // up to kFewRowsOfOne where a path has a form for them: one big dense matrix, read once
   RowBits bits = RowBits::any;
 };
 
@@ -87,12 +87,13 @@ struct LowRank {
 
 // Few rows against weights whose rows run along k: each weight is read once, in memory order.
 struct FewRows {
-  // at most, of one call
-  int rows;
+  // at most, of one call; by MXFP4
+  int rows, rows_mxfp4;
   // 32-bit units of one prepared row of x
   int64_t (*units)(Kind weight, int64_t k);
-  void (*prepare)(uint32_t* dst, const Source& a, int64_t row, int64_t k, Kind weight);  // a: f32, k_inner
-  // out[i][n − n0] = x[i]·b[n] for i < m ≤ rows; x is m prepared rows.
+  // `rows` rows of x from `row` on for one call of dots. a: f32, k_inner
+  void (*prepare)(uint32_t* dst, const Source& a, int64_t row, int rows, int64_t k, Kind weight);
+  // out[i][n − n0] = x[i]·b[n] for i < m ≤ rows; x is m rows that were prepared together.
   void (*dots)(float* out, int64_t ld, int m, const uint32_t* x, const Source& b, int64_t n0, int64_t n1, int64_t k);
   // y[i] += scale·B·h[i], h[i] = A·x[i], with the bits of dots for A and for B; memory is asked for `next` meanwhile.
   // Of one row or two and some ranks: else false, and nothing is done. null: never.
@@ -113,7 +114,8 @@ extern const Kernels kKernelsPortable;
 #if defined(__x86_64__)
 extern const Kernels kKernelsAvx2, kKernelsAvx512;
 extern const Path kPathAvx512Bf16;
-extern const FewRows kFewRowsAvx2, kFewRowsAvx2Rounded, kFewRowsAvx512, kFewRowsAvx512Rounded, kFewRowsAvx512Bf16;
+extern const FewRows kFewRowsAvx2, kFewRowsAvx2Rounded, kFewRowsAvx512, kFewRowsAvx512Rounded, kFewRowsAvx512Bf16,
+    kFewRowsAmx;
 #elif defined(__aarch64__)
 extern const Kernels kKernelsNeon;
 extern const Path kPathNeonBf16;

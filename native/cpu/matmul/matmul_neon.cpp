@@ -61,8 +61,8 @@ void tile(int rows, int units, const uint32_t* a, const uint32_t* b, float* c, i
 const Kernels kKernelsNeon = {
     {5, 16, 1, pack_any<1, false>, tile},
     {5, 16, 1, pack_any<1, true>, tile},
-    {kFewRows, dot_units_any, dot_prepare_any<false>, few_rows_any<Vector, false>},
-    {kFewRows, dot_units_any, dot_prepare_any<true>, few_rows_any<Vector, true>},
+    {kFewRows, kFewRows, dot_units_any, each_row<dot_units_any, dot_prepare_any<false>>, few_rows_any<Vector, false>},
+    {kFewRows, kFewRows, dot_units_any, each_row<dot_units_any, dot_prepare_any<true>>, few_rows_any<Vector, true>},
     row_max,
     sum_exp,
     exp_scaled,

@@ -23,8 +23,8 @@ struct Vector {
 const Kernels kKernelsPortable = {
     {4, 8, 1, pack_any<1, false>, tile_f32<Vector, 4, 2>},
     {4, 8, 1, pack_any<1, true>, tile_f32<Vector, 4, 2>},
-    {kFewRows, dot_units_any, dot_prepare_any<false>, few_rows_any<Vector, false>},
-    {kFewRows, dot_units_any, dot_prepare_any<true>, few_rows_any<Vector, true>},
+    {kFewRows, kFewRows, dot_units_any, each_row<dot_units_any, dot_prepare_any<false>>, few_rows_any<Vector, false>},
+    {kFewRows, kFewRows, dot_units_any, each_row<dot_units_any, dot_prepare_any<true>>, few_rows_any<Vector, true>},
     row_max,
     sum_exp,
     exp_scaled,

@@ -47,7 +47,7 @@ struct Forward {
     return p;
   }
   Product whole() const {
-    Product p{.m = T, .n = N, .c = a.y->f32(), .ldc = N, .few_rows = kMostFewRows, .bits = bits};
+    Product p{.m = T, .n = N, .c = a.y->f32(), .ldc = N, .few_rows = kFewRowsOfOne, .bits = bits};
     p.terms[0] = {rows_of(a.x->f32(), C), {.data = a.w->data, .ld = C, .kind = kind_of(*a.w)}, C, 1.0f};
     if (a.bias) p.bias = a.bias->data, p.bias_kind = kind_of(*a.bias);
     if (a.A) {

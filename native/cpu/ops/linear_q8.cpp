@@ -28,7 +28,7 @@ struct Forward {
     return p;
   }
   Product whole() const {
-    Product p{.m = T, .n = N, .c = a.y->f32(), .ldc = N, .few_rows = kMostFewRows, .bits = bits};
+    Product p{.m = T, .n = N, .c = a.y->f32(), .ldc = N, .few_rows = kFewRowsOfOne, .bits = bits};
     p.terms[0] = {{.data = a.x->data, .ld = C},
                   {.data = a.q->data, .q8_scales = a.scales->bf16(), .ld = C, .kind = Kind::q8},
                   C,

@@ -102,7 +102,7 @@ class Pairs {
     for (int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(from + at);
   }
   void prepare(uint32_t* to, const Source& from, const Group& g, int64_t first, int64_t k) const {
-    for (int64_t i = 0; i < g.rows; ++i) few_.prepare(to + i * few_.units(kind(), k), from, first + i, k, kind());
+    few_.prepare(to, from, first, g.rows, k, kind());
   }
 
   // down and up at once, where there is a form for both; memory is asked for the pair of group `next` meanwhile.

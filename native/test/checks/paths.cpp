@@ -16,7 +16,7 @@ namespace temper::test {
 namespace {
 
 using cpu::Isa;
-constexpr Isa kAll[] = {Isa::portable, Isa::avx2, Isa::avx512, Isa::avx512bf16, Isa::neon, Isa::neonbf16};
+constexpr Isa kAll[] = {Isa::portable, Isa::avx2, Isa::avx512, Isa::avx512bf16, Isa::amx, Isa::neon, Isa::neonbf16};
 constexpr size_t kLargestBytes = 1 << 18;
 
 // The bytes that op writes under the active path, one entry per small case.
