@@ -99,7 +99,7 @@ int main(int argc, char** argv) {
     Limits limits{};
     limits.bf16 = cpu::peak_gflops(thread_count());
     limits.f32 = limits.bf16;
-    if (isa == cpu::Isa::avx512bf16) {
+    if (isa == cpu::Isa::avx512bf16 || isa == cpu::Isa::amx) {
       cpu::force_isa(cpu::Isa::avx512);
       limits.f32 = cpu::peak_gflops(thread_count());
       cpu::force_isa(isa);

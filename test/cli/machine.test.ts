@@ -54,7 +54,7 @@ describe('environment', () => {
     ) as { isa?: string; code?: string };
   };
   it('every instruction set is either what runs or refused; portable always runs', () => {
-    for (const isa of ['avx2', 'avx512', 'avx512bf16', 'neon', 'neonbf16'])
+    for (const isa of ['avx2', 'avx512', 'avx512bf16', 'amx', 'neon', 'neonbf16'])
       expect([{ isa }, { code: 'bad_isa' }]).toContainEqual(infoUnder(isa));
     expect(infoUnder('portable')).toEqual({ isa: 'portable' });
     expect(infoUnder('')).toEqual({ isa: expect.any(String) as string });

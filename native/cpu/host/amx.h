@@ -1,29 +1,28 @@
 // Intel's matrix tiles: eight registers of 16 rows of 64 bytes. Instructions as functions; GCC's own say nothing of the
-// memory that they touch. A kernel sets their shapes first (Tiles) and gives them up at its end.
+// memory that they touch. A kernel sets their shapes first and gives them up at its end.
 #pragma once
 #include <cstdint>
 
 namespace temper::cpu {
 namespace {
 
-// Shapes of the tiles for as long as it lives.
-class Tiles {
- public:
-  // bytes[t]: of a row of tile t
-  explicit Tiles(const uint16_t (&bytes)[8]) {
-    struct alignas(64) {
-      uint8_t palette = 1, start_row = 0, reserved[14] = {};
-      uint16_t bytes[16] = {};
-      uint8_t rows[16] = {};
-    } config;
-    static_assert(sizeof config == 64);
-    for (int t = 0; t < 8; ++t) config.bytes[t] = bytes[t], config.rows[t] = bytes[t] ? 16 : 0;
-    asm volatile("ldtilecfg %0" ::"m"(config));
-  }
-  ~Tiles() { asm volatile("tilerelease"); }
-  Tiles(const Tiles&) = delete;
-  Tiles& operator=(const Tiles&) = delete;
+struct TileShape {
+  uint8_t rows;    // up to 16; 0: no tile
+  uint16_t bytes;  // of a row, up to 64
 };
+// Shapes of the tiles of this thread from now on; what they held is lost.
+inline void set_tiles(const TileShape (&shapes)[8]) {
+  struct alignas(64) {
+    uint8_t palette = 1, start_row = 0, reserved[14] = {};
+    uint16_t bytes[16] = {};
+    uint8_t rows[16] = {};
+  } config;
+  static_assert(sizeof config == 64);
+  for (int t = 0; t < 8; ++t)
+    if (shapes[t].rows && shapes[t].bytes) config.bytes[t] = shapes[t].bytes, config.rows[t] = shapes[t].rows;
+  asm volatile("ldtilecfg %0" ::"m"(config));
+}
+inline void release_tiles() { asm volatile("tilerelease"); }
 
 template <int Tile>
 inline void tile_zero() {

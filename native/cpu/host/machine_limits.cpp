@@ -11,6 +11,8 @@
 #include "temper/memory.h"
 #if defined(__x86_64__)
 #include <immintrin.h>
+
+#include "cpu/host/amx.h"
 #elif defined(__aarch64__)
 #include <arm_neon.h>
 #endif
@@ -27,6 +29,20 @@ constexpr int kChains = 24;
 volatile float sink_value;
 
 #if defined(__x86_64__)
+double spin_amx(int64_t rounds) {
+  constexpr TileShape whole{16, 64};
+  set_tiles({whole, whole, whole, whole, whole, whole, whole, whole});
+  tile_zero<0>(), tile_zero<1>(), tile_zero<2>(), tile_zero<3>();
+  tile_zero<4>(), tile_zero<5>(), tile_zero<6>(), tile_zero<7>();
+  for (int64_t r = 0; r < rounds; ++r) {
+    tile_multiply<0, 4, 6>();
+    tile_multiply<1, 4, 7>();
+    tile_multiply<2, 5, 6>();
+    tile_multiply<3, 5, 7>();
+  }
+  release_tiles();
+  return static_cast<double>(rounds) * 4 * 2 * 16 * 16 * 32;
+}
 __attribute__((target("avx512f,avx512bw,avx512vl,avx512bf16"))) double spin_avx512bf16(int64_t rounds) {
   __m512 acc[kChains];
   for (auto& a : acc) a = _mm512_setzero_ps();
@@ -113,6 +129,7 @@ double spin_portable(int64_t rounds) {
 double (*spinner())(int64_t) {
 #if defined(__x86_64__)
   switch (active_isa()) {
+    case Isa::amx: return spin_amx;
     case Isa::avx512bf16: return spin_avx512bf16;
     case Isa::avx512: return spin_avx512;
     case Isa::avx2: return spin_avx2;

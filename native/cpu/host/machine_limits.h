@@ -3,8 +3,8 @@
 #include <cstddef>
 
 namespace temper::cpu {
-// GFLOP/s of the best multiply-add this CPU has (bf16 dot product where active_isa() is avx512bf16, else f32 FMA), on
-// registers only, with `threads` threads at once. Takes about `seconds`.
+// GFLOP/s of the best multiply-add this CPU has (bf16 on matrix tiles or by dot products where active_isa() is amx or
+// avx512bf16, else f32 FMA), on registers only, with `threads` threads at once. Takes about `seconds`.
 double peak_gflops(int threads, double seconds = 0.2);
 // GB/s read from a buffer of `bytes` (take one well beyond the last cache) by `threads` threads at once; the best of
 // several passes.

@@ -56,22 +56,23 @@ struct Rows {
 // ask: for the line of memory that they begin at in the row that is i-th after row n.
 class Mxfp4 {
  public:
-  Mxfp4(const Source& b, int64_t n, int64_t n1, int64_t k) : b_(b), rows_(b, n, n1), n_(n), last_(n1 - 1), k_(k) {
-    const __m512i low = _mm512_set1_epi8(2), range = _mm512_set1_epi8(static_cast<char>(250));
-    __mmask64 odd = 0;
-    for (const char* scales : rows_.scales)
+  Mxfp4(const Source& b, int64_t n, int64_t n1, int64_t k) : rows_(b, n, n1), k_(k) {}
+  // Whether decode is right for the scales of rows n to n + 31.
+  static bool suits(const Source& b, int64_t n, int64_t n1, int64_t k) {
+    const Rows rows(b, n, n1);
+    const __m512i low = _mm512_set1_epi8(2), range = _mm512_set1_epi8(static_cast<char>(kTop - 2));
+    __mmask64 beyond = 0;
+    for (const char* scales : rows.scales)
       for (int64_t g = 0; g < k / 32; g += 64) {
         const __mmask64 groups = first_bytes(k / 32 - g);
         const __m512i e = _mm512_maskz_loadu_epi8(groups, scales + g);
-        odd |= _mm512_mask_cmpgt_epu8_mask(groups, _mm512_sub_epi8(e, low), range);
+        beyond |= _mm512_mask_cmpgt_epu8_mask(groups, _mm512_sub_epi8(e, low), range);
       }
-    odd_ = odd != 0;
+    return beyond == 0;
   }
   template <bool Whole>
   void decode(Decoded& to, int i, int64_t at) const {
     const int count = Whole ? 128 : static_cast<int>(k_ - at);
-    if (odd_) [[unlikely]]
-      return decode_any(to, i, at, count);
     const char *from = rows_.data[i] + at / 2, *scales = rows_.scales[i] + at / 32;
     const __m512i codes = Whole ? _mm512_loadu_si512(from) : _mm512_maskz_loadu_epi8(first_bytes(count / 2), from);
     // Codes are looked up with the greatest scale, 2^125, and exponents lowered from there: zero stays zero.
@@ -92,15 +93,6 @@ class Mxfp4 {
 
  private:
   static constexpr int kTop = 252;
-  void decode_any(Decoded& to, int i, int64_t at, int count) const {
-    float line[128] = {};
-    load_segment<true>(line, b_, n_ + i < last_ ? n_ + i : last_, at, count);
-    for (int j = 0; j < 128; ++j) {
-      uint32_t bits;
-      std::memcpy(&bits, line + j, sizeof bits);
-      to.step[j % 4][i][j / 4] = static_cast<uint16_t>(bits >> 16);
-    }
-  }
   // bf16 of codes times 2^(kTop − 127); −0 is 0.
   static __m512i table() {
     const __m512i codes = code_table_bf16();
@@ -113,11 +105,9 @@ class Mxfp4 {
     return _mm512_or_si512(_mm512_set1_epi32(0x00800080),
                            _mm512_or_si512(_mm512_slli_epi32(lane, 8), _mm512_slli_epi32(lane, 24)));
   }
-  const Source& b_;
   const Rows rows_;
-  const int64_t n_, last_, k_;
+  const int64_t k_;
   const __m512i table_ = table(), spread_ = spread();
-  bool odd_;
 };
 
 class Q8 {
@@ -257,13 +247,46 @@ void store(float* out, int64_t ld, int m, int count) {
   for (int i = 0; i < m; ++i) _mm512_mask_storeu_epi32(out + i * ld, first_lanes(count), r[i]);
 }
 
+// MXFP4 rows with scales that leave bf16's range, which tiles take for zero or infinity: as f32, one after another.
+void dots_of_any_scale(float* out, int64_t ld, int m, const uint32_t* x, const Source& b, int64_t n0, int64_t n1,
+                       int64_t k) {
+  float w[128];
+  for (int64_t n = n0; n < n1; ++n) {
+    float sums[kRows] = {};
+    for (int64_t at = 0; at < k; at += 128) {
+      const int count = static_cast<int>(k - at < 128 ? k - at : 128);
+      load_segment<false>(w, b, n, at, count);
+      for (int j = 0; j < count; ++j)
+        for (int i = 0; i < m; ++i) {
+          const uint32_t pair = x[(at / 2 + j % 4 * 16 + j / 8) * m + i],
+                         bits = j % 8 < 4 ? pair << 16 : pair & 0xffff0000u;
+          float xi;
+          std::memcpy(&xi, &bits, sizeof xi);
+          sums[i] += w[j] * xi;
+        }
+    }
+    for (int i = 0; i < m; ++i) out[i * ld + n - n0] = sums[i];
+  }
+}
+
 template <int Wide>
 void dots_by_tiles(float* out, int64_t ld, int m, const uint32_t* x, const Source& b, int64_t n0, int64_t n1,
                    int64_t k) {
   const uint16_t first = static_cast<uint16_t>(4 * (Wide == 2 ? kTile : m)),
                  second = static_cast<uint16_t>(Wide == 2 ? 4 * (m - kTile) : 4);
-  const Tiles tiles({first, second, first, second, 2 * kStep, 2 * kStep, first, second});
+  set_tiles({{kTile, first},
+             {kTile, second},
+             {kTile, first},
+             {kTile, second},
+             {kTile, 2 * kStep},
+             {kTile, 2 * kStep},
+             {kTile, first},
+             {kTile, second}});
   for (int64_t n = n0; n < n1; n += kCols, out += kCols) {
+    if (b.kind == Kind::mxfp4 && !Mxfp4::suits(b, n, n1, k)) {
+      dots_of_any_scale(out, ld, m, x, b, n, n + kCols < n1 ? n + kCols : n1, k);
+      continue;
+    }
     tile_zero<0>(), tile_zero<1>(), tile_zero<2>(), tile_zero<3>();
     if (b.kind == Kind::mxfp4) sum_decoded<Wide, Mxfp4>(x, m, b, n, n1, k);
     else if (b.kind == Kind::bf16 && k % kStep == 0 && n + kCols <= n1) sum_in_place<Wide>(x, m, b, n, n1, k);
@@ -276,6 +299,7 @@ void dots_by_tiles(float* out, int64_t ld, int m, const uint32_t* x, const Sourc
     store<2>(out + kTile, ld, Wide == 2 ? kTile : m, cols - kTile);
     if (Wide == 2) store<3>(out + kTile * ld + kTile, ld, m - kTile, cols - kTile);
   }
+  release_tiles();
 }
 
 void dots(float* out, int64_t ld, int m, const uint32_t* x, const Source& b, int64_t n0, int64_t n1, int64_t k) {

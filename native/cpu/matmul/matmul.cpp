@@ -42,7 +42,7 @@ void pack_a(const Plan& plan, int term, int64_t k_block, int64_t first, int64_t 
   for (int64_t p = first; p < last; ++p) {
     const int64_t row = plan.panel_begin(p);
     const int rows = static_cast<int>(plan.panel_begin(p + 1) - row);
-    path.pack(block + row * units, t.a, row, rows, rows, k0, ks);
+    (path.pack_a ? path.pack_a : path.pack)(block + row * units, t.a, row, rows, rows, k0, ks);
   }
 }
 
@@ -149,6 +149,7 @@ void run_block(const Plan& plan, int64_t row_block, int64_t col_block, const Pat
       overwrite = false;
     }
   }
+  if (path.done) path.done();
 }
 
 }  // namespace
@@ -175,6 +176,7 @@ const Kernels& kernels() {
   }();
   static const Kernels amx = [] {
     Kernels k = avx512bf16;
+    k.rounded = kPathAmx;
     k.few_rounded = kFewRowsAmx;
     k.few_rounded.add_pair = avx512bf16.few_rounded.add_pair;
     return k;

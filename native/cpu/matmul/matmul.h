@@ -13,7 +13,7 @@ inline constexpr int kUnits = 256;
 inline constexpr int kFewRows = 8, kFewRowsOfOne = 16, kMostFewRows = 32;
 // packed at once where k runs across rows: a row is then read by whole cache lines
 inline constexpr int kPanels = 4;
-inline constexpr int kMaxTileRows = 16, kMaxTileCols = 32;
+inline constexpr int kMaxTileRows = 32, kMaxTileCols = 32;
 
 enum class Kind : uint8_t { f32, bf16, mxfp4, q8 };
 inline Kind kind_of(const Tensor& t) { return t.dtype == DType::bf16 ? Kind::bf16 : Kind::f32; }
@@ -73,9 +73,13 @@ struct Path {
   // the rest of the width finite but arbitrary.
   // More outs than the width fill panels of [units][width] that follow one another.
   void (*pack)(uint32_t* dst, const Source& source, int64_t o0, int outs, int width, int64_t k0, int ks);
-  // c[rows][nr] = bias + alpha·a·b (overwrite) or += alpha·a·b; a is [units][rows], b is [units][nr].
+  // c[rows][nr] = bias + alpha·a·b (overwrite) or += alpha·a·b; a is [units][rows] unless pack_a is set, b is [units][nr].
   void (*tile)(int rows, int units, const uint32_t* a, const uint32_t* b, float* c, int64_t ldc, float alpha,
                bool overwrite, const float* bias);
+  // where A is packed otherwise, [rows][units]; null: as B
+  void (*pack_a)(uint32_t* dst, const Source& source, int64_t o0, int outs, int width, int64_t k0, int ks) = nullptr;
+  // after a thread's last tile; null: nothing to do
+  void (*done)() = nullptr;
 };
 
 // A pair of an adapter in bf16, rows one after another: A [rank,C] and B [N,rank].
@@ -113,7 +117,7 @@ struct Kernels {
 extern const Kernels kKernelsPortable;
 #if defined(__x86_64__)
 extern const Kernels kKernelsAvx2, kKernelsAvx512;
-extern const Path kPathAvx512Bf16;
+extern const Path kPathAvx512Bf16, kPathAmx;
 extern const FewRows kFewRowsAvx2, kFewRowsAvx2Rounded, kFewRowsAvx512, kFewRowsAvx512Rounded, kFewRowsAvx512Bf16,
     kFewRowsAmx;
 #elif defined(__aarch64__)

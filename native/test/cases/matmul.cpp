@@ -311,23 +311,24 @@ void grouped_cases(Registry& reg) {
     }
   // Every code under every scale: 8 rows that pick one column each, so that an output is one decoded weight, to the
   // bit. Weight row n has scale n; where 6·2^(n−127) leaves the range of f32, its codes stay below 2.
-  for (int precision : {0, 1})
-    for (int64_t half : {0, 1}) {
-      Value w(DType::u8, {1, 255, 1, 16}, Role::in), scales(DType::u8, {1, 255, 1}, Role::in),
-          pick(DType::f32, {8, 32}, Role::in);
-      for (int64_t n = 0; n < 255; ++n) {
-        scales.set(n, static_cast<double>(n));
+  for (int64_t at = 0; at < 8; ++at) {
+    const int64_t precision = at % 2, half = at / 2 % 2, groups = at / 4 ? 17 : 1, C = 32 * groups;
+    Value w(DType::u8, {1, 255, groups, 16}, Role::in), scales(DType::u8, {1, 255, groups}, Role::in),
+        pick(DType::f32, {8, C}, Role::in);
+    for (int64_t n = 0; n < 255; ++n)
+      for (int64_t g = 0; g < groups; ++g) {
+        scales.set(n * groups + g, static_cast<double>(n));
         for (int64_t j = 0; j < 16; ++j) {
           const int64_t low = (2 * j) % 16, high = (2 * j + 1) % 16, mask = n > 252 ? 0xb : 0xf;
-          w.set(n * 16 + j, static_cast<double>((low & mask) | (high & mask) << 4));
+          w.set((n * groups + g) * 16 + j, static_cast<double>((low & mask) | (high & mask) << 4));
         }
       }
-      for (int64_t t = 0; t < 8; ++t) pick.set(t * 32 + half * 24 + t, 1);
-      reg.check({"grouped_linear_fwd",
-                 "16 codes × 255 scales, to the bit",
-                 {out({8, 255}), nullptr, pick, nullptr, offsets_of({8}), w, scales, nullptr, nullptr, nullptr, 1, 0,
-                  precision, 0}});
-    }
+    for (int64_t t = 0; t < 8; ++t) pick.set(t * C + half * (C - 8) + t, 1);
+    reg.check({"grouped_linear_fwd",
+               "16 codes × 255 scales, " + std::to_string(C) + " inputs, to the bit",
+               {out({8, 255}), nullptr, pick, nullptr, offsets_of({8}), w, scales, nullptr, nullptr, nullptr, 1, 0,
+                precision, 0}});
+  }
   {
     const Value w = floats({2, 5, 32}, 1), x = floats({4, 32}, 2), none(nullptr);
     const auto bad = [&](const std::string& name, const Value& rows, const Value& offsets) {

@@ -102,6 +102,7 @@ void check_paths(Tally& tally) {
   for (const char* op : {"attention_fwd", "rmsnorm_fwd"}) check_differs(tally, op, Isa::avx2, Isa::avx512);
 #endif
   check_differs(tally, "linear_fwd", Isa::avx512, Isa::avx512bf16);
+  check_differs(tally, "linear_fwd", Isa::avx512bf16, Isa::amx);
   check_differs(tally, "linear_fwd", Isa::neon, Isa::neonbf16);
 }
 

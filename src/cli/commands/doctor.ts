@@ -12,6 +12,8 @@ import { createProgress } from '../progress.js';
 import { print, tell } from '../terminal.js';
 
 const GIB = 2 ** 30;
+/** What the limit of a CPU's arithmetic was measured with; of others f32. */
+const LIMIT_OF: Readonly<Record<string, string>> = { amx: 'bf16 matrix tiles', avx512bf16: 'bf16 dot products' };
 
 /** What was measured of a card, and how that is done. */
 function tilesLine({ file, table, problem }: TileReport, device: string): string {
@@ -103,7 +105,7 @@ function linesOf(report: Awaited<ReturnType<typeof look>>): string[] {
     ...report.limits.map(
       (l) =>
         `limits    ${l.gflops.toFixed(0)} GFLOP/s ` +
-        `(${cpu.isa === 'avx512bf16' ? 'bf16 dot products' : 'f32'}), ` +
+        `(${LIMIT_OF[cpu.isa] ?? 'f32'}), ` +
         `${l.gbPerSecond.toFixed(1)} GB/s read, ${l.threads} thread${l.threads > 1 ? 's' : ''}`,
     ),
     `addon     loaded, ${report.addon.ops} ops`,
