@@ -1,5 +1,5 @@
-// Few rows on matrix tiles: 32 weight rows meet up to 32 rows of x, 32 inputs at a step. An element is summed along k in
-// one order, whatever rows are beside its own. Weight rows with few inputs go as without tiles.
+// Few rows on matrix tiles: 32 weight rows meet up to 32 rows of x, 32 inputs at a step. An element is summed along k
+// in one order, whatever rows are beside its own. Weight rows with few inputs go as without tiles.
 #include "cpu/host/amx.h"
 #include "cpu/matmul/few_rows_bf16.h"
 

@@ -15,8 +15,8 @@ inline int64_t units_bf16(Kind kind, int64_t k) {
   return kind == Kind::mxfp4 ? (k + 127) / 128 * 64 : (k + 31) / 32 * 16;
 }
 
-// Elements [from, to) of a row of x, `from` at a multiple of 128, as units of two, with zeros from k up to a whole step:
-// of 32 elements in order, or for MXFP4 of 128: for i = 0…3, then dword l, the pair (x[8l+i], x[8l+i+4]).
+// Elements [from, to) of a row of x, `from` at a multiple of 128, as units of two, with zeros from k up to a whole
+// step: of 32 elements in order, or for MXFP4 of 128: for i = 0…3, then dword l, the pair (x[8l+i], x[8l+i+4]).
 inline void prepare_part(uint32_t* dst, const Source& a, int64_t row, int64_t from, int64_t to, int64_t k, Kind kind) {
   const float* x = f32_row(a, row);
   const __m512 factor = _mm512_set1_ps(a.row_scale ? a.row_scale[row] : 1.0f);

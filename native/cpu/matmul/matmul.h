@@ -73,7 +73,8 @@ struct Path {
   // the rest of the width finite but arbitrary.
   // More outs than the width fill panels of [units][width] that follow one another.
   void (*pack)(uint32_t* dst, const Source& source, int64_t o0, int outs, int width, int64_t k0, int ks);
-  // c[rows][nr] = bias + alpha·a·b (overwrite) or += alpha·a·b; a is [units][rows] unless pack_a is set, b is [units][nr].
+  // c[rows][nr] = bias + alpha·a·b (overwrite) or += alpha·a·b; a is [units][rows], or as pack_a packs it, b is
+  // [units][nr].
   void (*tile)(int rows, int units, const uint32_t* a, const uint32_t* b, float* c, int64_t ldc, float alpha,
                bool overwrite, const float* bias);
   // where A is packed otherwise, [rows][units]; null: as B
