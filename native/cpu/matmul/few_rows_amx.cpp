@@ -18,7 +18,7 @@ void prepare(uint32_t* dst, const Source& a, int64_t row, int rows, int64_t k, K
   alignas(64) uint32_t part[kRows][64];
   for (int64_t at = 0; at < k; at += 128) {
     const int64_t units = all - at / 2 < 64 ? all - at / 2 : 64;
-    for (int i = 0; i < rows; ++i) prepare_part(part[i], a, row + i, at, at + 2 * units, k, kind);
+    for (int i = 0; i < rows; ++i) prepare_part<CodeOrder::groups>(part[i], a, row + i, at, at + 2 * units, k, kind);
     for (int64_t u = 0; u < units; u += 16)
       for (int first = 0; first < rows; first += kTile) {
         const int count = rows - first < kTile ? rows - first : kTile;
@@ -80,12 +80,14 @@ class Mxfp4 {
         _mm512_set1_epi32(static_cast<int>(four_scales(reinterpret_cast<const uint8_t*>(scales), count / 32))),
         spread_);
     const __m512i less = _mm512_sub_epi16(_mm512_set1_epi16(kTop << 7), _mm512_srli_epi16(e, 1));
-#pragma GCC unroll 4
-    for (int s = 0; s < kSteps; ++s)
-      _mm512_store_si512(
-          to.step[s][i],
-          _mm512_subs_epu16(_mm512_permutexvar_epi16(_mm512_srli_epi16(codes, static_cast<unsigned>(4 * s)), table_),
-                            less));
+    const __m512i nibble = _mm512_set1_epi8(15);
+#pragma GCC unroll 2
+    for (int half = 0; half < 2; ++half) {
+      const __m512i of = _mm512_and_si512(_mm512_srli_epi16(codes, static_cast<unsigned>(4 * half)), nibble),
+                    low = _mm512_shuffle_epi8(low_, of), high = _mm512_shuffle_epi8(high_, of);
+      _mm512_store_si512(to.step[2 * half][i], _mm512_subs_epu16(_mm512_unpacklo_epi8(low, high), less));
+      _mm512_store_si512(to.step[2 * half + 1][i], _mm512_subs_epu16(_mm512_unpackhi_epi8(low, high), less));
+    }
   }
   static void ask(const Source& b, int64_t n, int i, int64_t at) {
     _mm_prefetch(static_cast<const char*>(b.data) + (n + i) * (b.ld / 2) + at / 2, _MM_HINT_T0);
@@ -93,11 +95,12 @@ class Mxfp4 {
 
  private:
   static constexpr int kTop = 252;
-  // bf16 of codes times 2^(kTop − 127); −0 is 0.
-  static __m512i table() {
+  // Bytes of the bf16 of codes times 2^(kTop − 127), the lower or the upper, in each lane; −0 is 0.
+  static __m512i table(unsigned shift) {
     const __m512i codes = code_table_bf16();
-    return _mm512_maskz_add_epi16(_mm512_test_epi16_mask(codes, _mm512_set1_epi16(0x7fff)), codes,
-                                  _mm512_set1_epi16((kTop - 127) << 7));
+    const __m512i words = _mm512_maskz_add_epi16(_mm512_test_epi16_mask(codes, _mm512_set1_epi16(0x7fff)), codes,
+                                                 _mm512_set1_epi16((kTop - 127) << 7));
+    return _mm512_broadcast_i32x4(_mm256_castsi256_si128(_mm512_cvtepi16_epi8(_mm512_srli_epi16(words, shift))));
   }
   // Byte g of a dword into the upper half of each word of lane g, zero into the lower.
   static __m512i spread() {
@@ -107,7 +110,7 @@ class Mxfp4 {
   }
   const Rows rows_;
   const int64_t k_;
-  const __m512i table_ = table(), spread_ = spread();
+  const __m512i low_ = table(0), high_ = table(8), spread_ = spread();
 };
 
 class Q8 {
@@ -258,8 +261,8 @@ void dots_of_any_scale(float* out, int64_t ld, int m, const uint32_t* x, const S
       load_segment<false>(w, b, n, at, count);
       for (int j = 0; j < count; ++j)
         for (int i = 0; i < m; ++i) {
-          const uint32_t pair = x[(at / 2 + j % 4 * 16 + j / 8) * m + i],
-                         bits = j % 8 < 4 ? pair << 16 : pair & 0xffff0000u;
+          const int step = j / 16 % 2 + j % 2 * 2, unit = 16 * step + j / 32 * 4 + j % 16 / 4;
+          const uint32_t pair = x[(at / 2 + unit) * m + i], bits = j % 4 < 2 ? pair << 16 : pair & 0xffff0000u;
           float xi;
           std::memcpy(&xi, &bits, sizeof xi);
           sums[i] += w[j] * xi;
