@@ -1,4 +1,4 @@
-// 32×32 blocks on matrix tiles, for precision 1 only: B is packed as for the bf16 dot product, A row by row.
+// 32×32 blocks on matrix tiles, for precision 1 only: B is packed as for the bf16 dot product, A as its tiles.
 #include "cpu/host/amx.h"
 #include "cpu/matmul/matmul_pack_avx512.h"
 
@@ -11,10 +11,14 @@ void pack_b(uint32_t* dst, const Source& source, int64_t o0, int outs, int width
   kPathAvx512Bf16.pack(dst, source, o0, outs, width, k0, ks);
 }
 
+// Units of a step of A of which `left` are left.
+int width_of(int left) { return left < kStep ? left : kStep; }
+
+// Step after step, in each row after row: a tile is 1 KiB of memory.
 void pack_a(uint32_t* dst, const Source& s, int64_t o0, int outs, int, int64_t k0, int ks) {
   const int units = (ks + 1) / 2;
   if (s.kind == Kind::f32 && s.k_inner) {
-    for (int i = 0; i < outs; ++i, dst += units) {
+    for (int i = 0; i < outs; ++i) {
       const float* row = f32_row(s, o0 + i) + k0;
       const __m512 factor = _mm512_set1_ps(s.row_scale ? s.row_scale[o0 + i] : 1.0f);
       const auto load = [&](int k) {
@@ -22,7 +26,7 @@ void pack_a(uint32_t* dst, const Source& s, int64_t o0, int outs, int, int64_t k
         return n <= 0 ? _mm512_setzero_ps() : _mm512_mul_ps(factor, _mm512_maskz_loadu_ps(first_lanes(n), row + k));
       };
       for (int u = 0; u < units; u += kStep)
-        _mm512_mask_storeu_epi32(dst + u, first_lanes(units - u),
+        _mm512_mask_storeu_epi32(dst + u * outs + i * width_of(units - u), first_lanes(units - u),
                                  reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(load(2 * u + 16), load(2 * u))));
     }
     return;
@@ -38,7 +42,7 @@ void pack_a(uint32_t* dst, const Source& s, int64_t o0, int outs, int, int64_t k
       for (int i = 0; i < 16; ++i) r[i] = _mm512_load_si512(step[i] + first);
       transpose_16x16(r);
       for (int i = 0; i < kTile && first + i < outs; ++i)
-        _mm512_mask_storeu_epi32(dst + (first + i) * units + u, first_lanes(units - u), r[i]);
+        _mm512_mask_storeu_epi32(dst + u * outs + (first + i) * width_of(units - u), first_lanes(units - u), r[i]);
     }
   }
 }
@@ -98,12 +102,10 @@ void tile(int rows, int units, const uint32_t* a, const uint32_t* b, float* c, i
   shape(tall, tail);
   // The lower tile ends with the last row: those that both have are kept once.
   const int64_t below = rows > kTile ? rows - kTile : 0;
-  const uint32_t* lower = below ? a + below * units : nullptr;
   tile_zero<0>(), tile_zero<1>(), tile_zero<2>(), tile_zero<3>();
-  for (int s = 0; s < whole; ++s)
-    step<4, 5>(a + s * kStep, lower ? lower + s * kStep : nullptr, 4 * units, b + s * kStep * 2 * kTile);
-  if (tail)
-    step<6, 7>(a + whole * kStep, lower ? lower + whole * kStep : nullptr, 4 * units, b + whole * kStep * 2 * kTile);
+  for (int s = 0; s < whole; ++s, a += rows * kStep, b += kStep * 2 * kTile)
+    step<4, 5>(a, below ? a + below * kStep : nullptr, 4 * kStep, b);
+  if (tail) step<6, 7>(a, below ? a + below * tail : nullptr, 4 * tail, b);
   const float* right = bias ? bias + kTile : nullptr;
   add<0>(0, tall, c, ldc, alpha, overwrite, bias);
   add<1>(0, tall, c + kTile, ldc, alpha, overwrite, right);
