@@ -18,16 +18,23 @@ int width_of(int left) { return left < kStep ? left : kStep; }
 void pack_a(uint32_t* dst, const Source& s, int64_t o0, int outs, int, int64_t k0, int ks) {
   const int units = (ks + 1) / 2;
   if (s.kind == Kind::f32 && s.k_inner) {
-    for (int i = 0; i < outs; ++i) {
-      const float* row = f32_row(s, o0 + i) + k0;
-      const __m512 factor = _mm512_set1_ps(s.row_scale ? s.row_scale[o0 + i] : 1.0f);
-      const auto load = [&](int k) {
-        const int n = ks - k;
-        return n <= 0 ? _mm512_setzero_ps() : _mm512_mul_ps(factor, _mm512_maskz_loadu_ps(first_lanes(n), row + k));
-      };
-      for (int u = 0; u < units; u += kStep)
-        _mm512_mask_storeu_epi32(dst + u * outs + i * width_of(units - u), first_lanes(units - u),
+    struct {
+      const float* data;
+      __m512 factor;
+    } rows[2 * kTile];
+    for (int i = 0; i < outs; ++i)
+      rows[i] = {f32_row(s, o0 + i) + k0, _mm512_set1_ps(s.row_scale ? s.row_scale[o0 + i] : 1.0f)};
+    for (int u = 0; u < units; u += kStep) {
+      const int width = width_of(units - u);
+      for (int i = 0; i < outs; ++i, dst += width) {
+        const auto load = [&](int k) {
+          const int n = ks - k;
+          return n <= 0 ? _mm512_setzero_ps()
+                        : _mm512_mul_ps(rows[i].factor, _mm512_maskz_loadu_ps(first_lanes(n), rows[i].data + k));
+        };
+        _mm512_mask_storeu_epi32(dst, first_lanes(width),
                                  reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(load(2 * u + 16), load(2 * u))));
+      }
     }
     return;
   }
