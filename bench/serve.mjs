@@ -1,8 +1,9 @@
-// node bench/serve.mjs [--shapes nano,20b | --model DIR] [--threads N] [--only NAME,…] [--rounds N] [--tokens N]: what
-// the server costs, on loopback: with nano, and with two layers of the 20b's shapes (made in a temporary folder, 3 GB)
-// the rows that depend on how long a step takes. The load comes from a process of its own, which ends by itself; engine
-// alone and server run in turns in one process, so that both have the same threads. One JSON row per figure on stdout.
-// Needs the build (npm run build).
+// node bench/serve.mjs [--shapes nano,20b | --model DIR] [--layers 2] [--threads N] [--only NAME,…] [--rounds N]
+// [--tokens N]: what the server costs, on loopback: with nano, and with some layers of the 20b's shapes (made in a
+// temporary folder, two take 3 GB, all 24 take 14; the fewer there are, the more of a step is the head) the rows that
+// depend on how long a step takes. The load comes from a process of its own, which ends by itself; engine alone and
+// server run in turns in one process, so that both have the same threads. One JSON row per figure on stdout. Needs the
+// build (npm run build).
 import { fork, spawn, spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { request as httpRequest } from 'node:http';
@@ -165,6 +166,7 @@ async function main() {
       only: { type: 'string', default: '' },
       rounds: { type: 'string', default: '3' },
       tokens: { type: 'string' },
+      layers: { type: 'string', default: '2' },
     },
   });
   const shapes = values.model ? [values.model] : values.shapes.split(',');
@@ -179,7 +181,7 @@ async function main() {
   const is20b = !values.model && shapes[0] === '20b';
   if (!values.model && !is20b && shapes[0] !== 'nano')
     throw new Error(`--shapes: got '${shapes[0]}', wanted nano or 20b`);
-  const model = values.model ?? (is20b ? await shapes20b(2) : join(root, 'models', 'nano'));
+  const model = values.model ?? (is20b ? await shapes20b(Number(values.layers)) : join(root, 'models', 'nano'));
   const only = values.only !== '' ? values.only.split(',') : is20b ? ['http', 'prefix', 'adapters', 'gap'] : null;
   const wants = (name) => only === null || only.includes(name);
   const rounds = Number(values.rounds),
