@@ -12,7 +12,7 @@ import { cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { CONTROLS, longer, makeAdapters, shapes20b } from './serving.mjs';
+import { longer, makeAdapters, shapes20b, writesText } from './serving.mjs';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const ADMIN = 'key-of-the-benchmark';
@@ -113,8 +113,8 @@ const cpuSince = (from) => {
 };
 
 if (process.argv[2] === '--client') {
-  /** @type {Line[]} */
-  const free = [];
+  /** @type {Map<string, Line[]>} Free ones, by the server that they lead to. */
+  const lines = new Map();
   /** @type {Holder[]} */
   let odd = [];
   process.on('message', async ({ url, bodies, delays = [], timed, plain, ids, until = null }) => {
@@ -135,6 +135,8 @@ if (process.argv[2] === '--client') {
       const cutAll = () => {
         for (const line of asked) line.cut();
       };
+      const free = lines.get(url) ?? [];
+      lines.set(url, free);
       const answers = await Promise.all(
         bodies.map(async (body, i) => {
           if (delays[i]) await new Promise((later) => setTimeout(later, delays[i]));
@@ -377,10 +379,11 @@ async function main() {
     // Streams write text and nothing else, so that each token is seen.
     const positions = 16_384,
       beginsMs = 300;
+    if (is20b) writesText(model);
     const other = await serve({
       engine: {
         ...options,
-        model: longer(model, folder, { positions, never: CONTROLS }),
+        model: longer(model, folder, { positions, text: true }),
         contextTokens: positions,
         prefixes: 16,
       },

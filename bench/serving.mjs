@@ -1,8 +1,19 @@
 // What the benchmarks of serving share: a model with room for long prompts, adapters that change what is answered.
 import { spawnSync } from 'node:child_process';
-import { cpSync, existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  cpSync,
+  existsSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  readSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { byteAlphabet } from '../scripts/nano/bpe.mjs';
 import { writeO200k } from './o200k.mjs';
 
 /** Where checkpoints of 20b's shapes stay from one benchmark to the next. */
@@ -29,15 +40,68 @@ export async function shapes20b(layers, work = WORK) {
   return model;
 }
 
-/** Control tokens: those that end a turn, and all. */
+/** Control tokens that end a turn. */
 const ENDS = /return|call|endoftext/;
-export const CONTROLS = /^<\|/;
+
+/** Tokens that write no text by themselves: control tokens, pieces of characters, ids that the tokenizer lacks. */
+function textless(model) {
+  const { vocab_size } = JSON.parse(readFileSync(join(model, 'config.json'), 'utf8')),
+    { vocab } = JSON.parse(readFileSync(join(model, 'tokenizer.json'), 'utf8')).model;
+  const byteOf = new Map(byteAlphabet.map((c, byte) => [c, byte])),
+    whole = new TextDecoder('utf-8', { fatal: true });
+  const writes = new Set();
+  for (const [name, id] of Object.entries(vocab))
+    try {
+      whole.decode(Uint8Array.from(name, (c) => byteOf.get(c)));
+      writes.add(id);
+    } catch {
+      // part of a character: its text leaves with the next token's
+    }
+  return Array.from({ length: vocab_size }, (_, id) => id).filter((id) => !writes.has(id));
+}
+/** Reads and writes rows of the head, in the file. */
+function headRows(model, work) {
+  const index = join(model, 'model.safetensors.index.json');
+  const shard = existsSync(index) ? JSON.parse(readFileSync(index, 'utf8')).weight_map['lm_head.weight'] : null;
+  const file = openSync(join(model, shard ?? 'model.safetensors'), 'r+');
+  try {
+    const size = Buffer.alloc(8);
+    readSync(file, size, 0, 8, 0);
+    const header = Buffer.alloc(Number(size.readBigUInt64LE()));
+    readSync(file, header, 0, header.length, 8);
+    const { data_offsets: at, shape } = JSON.parse(header.toString('utf8'))['lm_head.weight'];
+    const bytes = (at[1] - at[0]) / shape[0],
+      place = (id) => 8 + header.length + at[0] + id * bytes;
+    work({
+      read(id) {
+        const row = Buffer.alloc(bytes);
+        readSync(file, row, 0, bytes, place(id));
+        return row;
+      },
+      write: (id, row) => writeSync(file, row, 0, bytes, place(id)),
+    });
+  } finally {
+    closeSync(file);
+  }
+}
+/**
+ * Its streams write text with each token, and no others, at a low temperature: a token without text looks like a long
+ * wait for the next one. Their rows of the head become zeros, which are not among the likely ones. In place, once.
+ */
+export function writesText(model) {
+  const ids = textless(model);
+  headRows(model, ({ read, write }) => {
+    const nothing = Buffer.alloc(read(ids[0]).length);
+    if (ids.every((id) => read(id).equals(nothing))) return;
+    for (const id of ids) write(id, nothing);
+  });
+}
 
 /**
- * The same weights with as many positions, where the model has fewer, and without a leaning to some control tokens: a
- * stream of 20 tokens is a measurement of requests, and one that writes a header for hundreds of tokens has no text.
+ * The same weights with as many positions, where the model has fewer, and without a leaning to tokens that end a turn,
+ * or to all that write no text: a stream of 20 tokens is a measurement of requests.
  */
-export function longer(model, folder, { positions = 4096, never = ENDS } = {}) {
+export function longer(model, folder, { positions = 4096, text = false } = {}) {
   const config = JSON.parse(readFileSync(join(model, 'config.json'), 'utf8'));
   if (config.max_position_embeddings >= positions) return model;
   const copy = join(folder, `model-${positions}`);
@@ -48,20 +112,18 @@ export function longer(model, folder, { positions = 4096, never = ENDS } = {}) {
     join(copy, 'config.json'),
     JSON.stringify({ ...config, max_position_embeddings: positions, rope_scaling }),
   );
-  const weights = join(copy, 'model.safetensors'),
-    bytes = readFileSync(weights),
-    header = Number(bytes.readBigUInt64LE());
-  const { data_offsets: at, shape } = JSON.parse(bytes.toString('utf8', 8, 8 + header))['lm_head.weight'];
-  const row = (at[1] - at[0]) / shape[0];
+  if (text) {
+    writesText(copy);
+    return copy;
+  }
   const { added_tokens } = JSON.parse(readFileSync(join(copy, 'tokenizer.json'), 'utf8'));
-  const rowAt = (id) => 8 + header + at[0] + id * row;
   // No text has a reserved one: its row stands for "never". Where nothing but text is to come it would be the likeliest
-  // at an end; zeros are not, at a low temperature.
-  const reserved = rowAt(added_tokens.find((t) => /^<.reserved_/.test(t.content)).id);
-  for (const { id, content } of added_tokens)
-    if (never === CONTROLS) bytes.fill(0, rowAt(id), rowAt(id) + row);
-    else if (never.test(content)) bytes.copy(bytes, rowAt(id), reserved, reserved + row);
-  writeFileSync(weights, bytes);
+  // at an end.
+  const reserved = added_tokens.find((t) => /^<.reserved_/.test(t.content)).id;
+  headRows(copy, ({ read, write }) => {
+    const never = read(reserved);
+    for (const { id, content } of added_tokens) if (ENDS.test(content)) write(id, never);
+  });
   return copy;
 }
 

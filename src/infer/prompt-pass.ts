@@ -3,7 +3,7 @@
 // longer ones of one adapter whose answers are not waited for and what others grow from. How much of a pass is done in
 // a step is decided by the time that streams may wait.
 import type { StepResult } from '../model/decode-step.js';
-import { cacheLayers, forwardLayers, logits, MOE_CHUNK_TOKENS } from '../model/gpt-oss.js';
+import { cacheLayers, forwardLayers, MOE_CHUNK_TOKENS, pacedLogits } from '../model/gpt-oss.js';
 import type { KvCache } from '../model/kv-cache.js';
 import { MeasuredPace } from '../model/pace.js';
 import { type Batch, isPooled, type MixedAdapters, type ModelWeights, placeOf } from '../model/types.js';
@@ -205,7 +205,7 @@ export class PromptPass {
     const B = asked.length,
       tokens = s.empty('i32', [B]),
       logprobs = s.empty('f32', [B]);
-    const z = logits(s, this.model, hidden, precision, true);
+    const z = yield* pacedLogits(s, this.model, hidden, precision, options.pace);
     ops.sample(tokens, logprobs, z, s.from(params, [B, 4]), s.from(u), null);
     const result = { tokens: tokens.read() as Int32Array, logprobs: logprobs.toFloat32(), logits: z };
     let first = 0;

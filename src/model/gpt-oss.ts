@@ -52,6 +52,9 @@ const QUERY_CHUNK_BYTES = 2 ** 24;
  * linear_cross_entropy itself takes at a time.
  */
 const HEAD_ROWS = 2040;
+/** Tokens of the vocabulary that a slice of the head takes together, and how many of these at least. */
+const HEAD_BLOCK = 64,
+  FEW_HEAD_BLOCKS = 16;
 
 export interface ForwardOptions {
   readonly precision: keyof typeof PRECISION;
@@ -1279,25 +1282,51 @@ export function logits(
   byRow = false,
   out = scope.empty('f32', [hidden.rows, model.config.vocab_size]),
 ): Tensor {
+  headProduct(out, headInput(scope, model, hidden), model.head, model.headScales ?? null, precision, byRow);
+  return out;
+}
+const headInput = (s: Scope, { headScales, headInputs }: ModelWeights, hidden: Tensor): Tensor =>
+  headScales ? hidden : (headInputs?.(s, hidden) ?? hidden);
+function headProduct(
+  out: Tensor,
+  x: Tensor,
+  head: Tensor,
+  scales: Tensor | null,
+  precision: keyof typeof PRECISION,
+  byRow: boolean,
+): void {
   const alone = byRow ? 1 : 0;
-  if (model.headScales)
-    ops.linear_q8_fwd(
-      out,
-      null,
-      hidden,
-      model.head,
-      model.headScales,
-      null,
-      null,
-      null,
-      0,
-      PRECISION[precision],
-      alone,
-    );
-  else {
-    const x = model.headInputs?.(scope, hidden) ?? hidden;
-    ops.linear_fwd(out, null, x, model.head, null, null, null, 0, 0, 0, PRECISION[precision], alone);
-  }
+  if (scales) ops.linear_q8_fwd(out, null, x, head, scales, null, null, null, 0, PRECISION[precision], alone);
+  else ops.linear_fwd(out, null, x, head, null, null, null, 0, 0, 0, PRECISION[precision], alone);
+}
+/**
+ * logits by row, a slice of the vocabulary at a time: of a model of few layers the head takes as long as the rest of a
+ * step. A token's logit is a sum of its own, so that no cut changes a bit.
+ */
+export function* pacedLogits(
+  scope: Scope,
+  model: ModelWeights,
+  hidden: Tensor,
+  precision: keyof typeof PRECISION,
+  pace: Pace | null,
+): Generator<void, Tensor> {
+  const { vocab_size: V, hidden_size: D } = model.config,
+    B = hidden.rows;
+  if (!pace || backendOf(placeOf(model)).ownMemory) return logits(scope, model, hidden, precision, true);
+  const out = scope.empty('f32', [B, V]),
+    x = headInput(scope, model, hidden);
+  const blocks = Math.ceil(V / HEAD_BLOCK);
+  yield* paced(pace, 'head', blocks, HEAD_BLOCK * D, FEW_HEAD_BLOCKS, (first, end) => {
+    using s = new Scope('workspace', placeOf(model));
+    const from = first * HEAD_BLOCK,
+      to = Math.min(V, end * HEAD_BLOCK),
+      all = to - from === V;
+    const part = all ? out : s.empty('f32', [B, to - from]);
+    const scales = model.headScales ? rowsOf(s, model.headScales, from, to) : null;
+    headProduct(part, x, rowsOf(s, model.head, from, to), scales, precision, true);
+    if (all) return;
+    for (let b = 0; b < B; b++) ops.cast(out.view(s, [1, to - from], b * V + from), part.slice(s, b, b + 1));
+  });
   return out;
 }
 

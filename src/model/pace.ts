@@ -1,7 +1,7 @@
 // How much of a pass is done before it may stop for others. A pass is cut into slices of rows (of tokens, of queries,
-// of routed rows), as long as a slice may take by the speed that slices of its kind had before. Where it is cut changes
-// no bit: a product of many rows gives each the bits that it has among any others, as long as they stay many, and
-// attention takes each query by itself.
+// of routed rows, of the head's weights), as long as a slice may take by the speed that slices of its kind had before.
+// Where it is cut changes no bit: a product of many rows gives each the bits that it has among any others, as long as
+// they stay many, and attention takes each query by itself, the head each token of the vocabulary.
 import type { Tensor } from '../native/tensor.js';
 
 /** Rows that no slice of a product goes below: fewer may be summed in another order (native/cpu/matmul/matmul.h). */
@@ -9,7 +9,7 @@ export const MANY_ROWS = 32;
 /** Queries of a slice, at least. */
 export const FEW_QUERIES = 4;
 
-export type PaceKind = 'dense' | 'attention' | 'experts' | 'swiglu';
+export type PaceKind = 'dense' | 'attention' | 'experts' | 'swiglu' | 'head';
 
 /** Weight of what was measured last. */
 const FRESH = 0.3;

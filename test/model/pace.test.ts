@@ -4,11 +4,12 @@ import { afterAll, describe, expect, it } from 'vitest';
 import { createAdapter } from '../../src/lora/adapter.js';
 import { adapterSpec } from '../../src/lora/spec.js';
 import { openCheckpoint } from '../../src/model/checkpoint.js';
-import { forwardLayers } from '../../src/model/gpt-oss.js';
+import { forwardLayers, logits, pacedLogits } from '../../src/model/gpt-oss.js';
 import { KvCache } from '../../src/model/kv-cache.js';
 import { expertCuts, MANY_ROWS, MeasuredPace, offsetsWithin, type Pace, slices } from '../../src/model/pace.js';
 import { quantizeDense } from '../../src/model/q8.js';
 import type { ModelAdapter, ModelWeights } from '../../src/model/types.js';
+import { ops } from '../../src/native/ops.js';
 import { Scope } from '../../src/native/tensor.js';
 import { prompt, tinyCheckpoint } from '../infer/tiny.js';
 
@@ -87,6 +88,49 @@ describe.each([
       expect(whole.stops).toBe(pieces.length * config.num_hidden_layers);
       if (Math.max(...pieces) >= 2 * MANY_ROWS) expect(cut.stops).toBeGreaterThan(10 * whole.stops);
     }
+  });
+});
+
+/** Of a head that takes the kernels of wide rows, and whose last block is not whole: bf16, and the same in 8 bits. */
+const wide = new Scope('weights');
+const WIDE = { ...config, vocab_size: 333, hidden_size: 1088 };
+const drawn = wide.from(
+  Float32Array.from({ length: WIDE.vocab_size * WIDE.hidden_size }, (_, i) => Math.sin(i * i)),
+  [WIDE.vocab_size, WIDE.hidden_size],
+);
+const wideHead = wide.empty('bf16', drawn.shape),
+  wideQ8 = wide.empty('u8', drawn.shape),
+  wideScales = wide.empty('bf16', [WIDE.vocab_size, WIDE.hidden_size / 32]);
+ops.cast(wideHead, drawn);
+ops.q8_quantize(wideQ8, wideScales, drawn);
+afterAll(() => wide.close());
+describe.each([
+  ['f32', () => bf16, 'f32'],
+  ['bf16', () => bf16, 'bf16'],
+  ['8 bits', () => q8, 'bf16'],
+  ['wide', () => ({ ...bf16, config: WIDE, head: wideHead }), 'bf16'],
+  ['wide in f32', () => ({ ...bf16, config: WIDE, head: wideHead }), 'f32'],
+  ['wide in 8 bits', () => ({ ...bf16, config: WIDE, head: wideQ8, headScales: wideScales }), 'bf16'],
+] as const)('the head in slices: %s', (_, modelOf, precision) => {
+  it('has the bits of one that runs whole', () => {
+    const model: ModelWeights = modelOf(),
+      { vocab_size: V, hidden_size: D } = model.config,
+      blocks = Math.ceil(V / 64);
+    for (const rows of [1, 3, 9, 40])
+      for (const size of [1, 5, 1000]) {
+        using s = new Scope('workspace');
+        const x = s.from(
+          Float32Array.from({ length: rows * D }, (_, i) => Math.sin(i * 1.7)),
+          [rows, D],
+        );
+        const whole = logits(s, model, x, precision, true).toFloat32();
+        const work = pacedLogits(s, model, x, precision, { rows: () => size, took: () => {} });
+        let stops = 0,
+          part = work.next();
+        for (; !part.done; part = work.next()) stops++;
+        expect(part.value.toFloat32()).toEqual(whole);
+        expect(stops).toBe(Math.max(1, Math.floor(blocks / size)));
+      }
   });
 });
 
