@@ -1,5 +1,5 @@
 // How text goes from the engine's thread: in few words, as a small model makes a token faster than it can be told.
-import { joinTokens, type PackedTokens, packTokens, type TokenBytes, unpackTokens } from './pack-tokens.js';
+import { joinTokens, type PackedTokens, type TokenBytes, TokenPacker, unpackTokens } from './pack-tokens.js';
 import type { TextEvent } from './protocol.js';
 
 /**
@@ -21,11 +21,12 @@ const goesOn = (a: Head, b: Head): boolean =>
 /** Packs the events of one turn, in their order. */
 export function packer(emit: (packed: PackedText) => void): (event: TextEvent) => void {
   let last: TextEvent | null = null;
+  const of = new TokenPacker();
   return (event) => {
     const plain = last !== null && event.tokens === undefined && event.pieces === undefined && goesOn(last, event);
     last = event;
     const { tokens, ...rest } = event;
-    emit(plain ? event.text : tokens ? { ...rest, tokens: packTokens(tokens) } : rest);
+    emit(plain ? event.text : tokens ? { ...rest, tokens: of.pack(tokens) } : rest);
   };
 }
 /** @param last the event before it */

@@ -1,33 +1,54 @@
-// Log-probabilities on their way between threads, as flat lists: an object with bytes of its own for each token that
-// could have come holds the thread that gets it ten times as long.
+// Log-probabilities on their way between threads: an object with bytes of its own for each token that could have come
+// holds the thread that gets it ten times as long, and what they say as a list of texts is copied by its collections.
+// So numbers go as memory that these do not look at, and a token's bytes once.
 import type { TokenInfo } from './protocol.js';
 
 export interface PackedTokens {
   /** Of each token: id, log-probability, how many others follow, and id and log-probability of each of these. */
-  readonly numbers: readonly number[];
-  /** Bytes of each of them, as latin1. */
+  readonly numbers: Float64Array;
+  /** Those of them that nothing was told of before. */
+  readonly ids: readonly number[];
+  /** Bytes of each of these, as latin1. */
   readonly texts: readonly string[];
 }
 const latin1 = (bytes: Uint8Array): string =>
   Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('latin1');
 
-export function packTokens(tokens: readonly TokenInfo[]): PackedTokens {
-  const numbers: number[] = [],
-    texts: string[] = [];
-  for (const { token, logprob, bytes, top } of tokens) {
-    numbers.push(token, logprob, top.length);
-    texts.push(latin1(bytes));
-    for (const other of top) {
-      numbers.push(other.token, other.logprob);
-      texts.push(latin1(other.bytes));
+/** Packs the tokens of one call; who gets some of them has got all before them. */
+export class TokenPacker {
+  readonly #told = new Set<number>();
+
+  pack(tokens: readonly TokenInfo[]): PackedTokens {
+    const numbers = new Float64Array(tokens.reduce((sum, { top }) => sum + 3 + 2 * top.length, 0));
+    const ids: number[] = [],
+      texts: string[] = [];
+    const tell = ({ token, bytes }: Pick<TokenInfo, 'token' | 'bytes'>): void => {
+      if (this.#told.has(token)) return;
+      this.#told.add(token);
+      ids.push(token);
+      texts.push(latin1(bytes));
+    };
+    let at = 0;
+    for (const info of tokens) {
+      numbers[at++] = info.token;
+      numbers[at++] = info.logprob;
+      numbers[at++] = info.top.length;
+      tell(info);
+      for (const other of info.top) {
+        numbers[at++] = other.token;
+        numbers[at++] = other.logprob;
+        tell(other);
+      }
     }
+    return { numbers, ids, texts };
   }
-  return { numbers, texts };
 }
-export const joinTokens = (a: PackedTokens, b: PackedTokens): PackedTokens => ({
-  numbers: [...a.numbers, ...b.numbers],
-  texts: [...a.texts, ...b.texts],
-});
+export function joinTokens(a: PackedTokens, b: PackedTokens): PackedTokens {
+  const numbers = new Float64Array(a.numbers.length + b.numbers.length);
+  numbers.set(a.numbers);
+  numbers.set(b.numbers, a.numbers.length);
+  return { numbers, ids: [...a.ids, ...b.ids], texts: [...a.texts, ...b.texts] };
+}
 
 /** Bytes of tokens, each once. */
 export type TokenBytes = Map<number, Uint8Array>;
@@ -37,42 +58,39 @@ class PackedInfo implements TokenInfo {
   readonly token: number;
   readonly logprob: number;
   readonly bytes: Uint8Array;
-  readonly #list: PackedTokens;
+  readonly #numbers: Float64Array;
   readonly #known: TokenBytes;
-  readonly #number: number;
-  readonly #text: number;
+  readonly #at: number;
 
-  constructor(list: PackedTokens, known: TokenBytes, number: number, text: number) {
-    this.#list = list;
+  constructor(numbers: Float64Array, known: TokenBytes, at: number) {
+    this.#numbers = numbers;
     this.#known = known;
-    this.#number = number;
-    this.#text = text;
-    const { token, logprob, bytes } = this.#at(number, text);
-    this.token = token;
-    this.logprob = logprob;
-    this.bytes = bytes;
-  }
-  #at(number: number, text: number): Omit<TokenInfo, 'top'> {
-    const { numbers, texts } = this.#list;
-    const token = numbers[number]!;
-    const bytes = this.#known.get(token) ?? new Uint8Array(Buffer.from(texts[text]!, 'latin1'));
-    this.#known.set(token, bytes);
-    return { token, logprob: numbers[number + 1]!, bytes };
+    this.#at = at;
+    this.token = numbers[at]!;
+    this.logprob = numbers[at + 1]!;
+    this.bytes = known.get(this.token)!;
   }
   get others(): number {
-    return this.#list.numbers[this.#number + 2]!;
+    return this.#numbers[this.#at + 2]!;
   }
   get top(): readonly Omit<TokenInfo, 'top'>[] {
-    return Array.from({ length: this.others }, (_, i) => this.#at(this.#number + 3 + 2 * i, this.#text + 1 + i));
+    const out: Omit<TokenInfo, 'top'>[] = [];
+    const from = this.#at + 3;
+    for (let at = from; at < from + 2 * this.others; at += 2) {
+      const token = this.#numbers[at]!;
+      out.push({ token, logprob: this.#numbers[at + 1]!, bytes: this.#known.get(token)! });
+    }
+    return out;
   }
 }
 /** @param known of this model; what comes is added, and shared by all */
-export function unpackTokens(list: PackedTokens, known: TokenBytes): readonly TokenInfo[] {
+export function unpackTokens({ numbers, ids, texts }: PackedTokens, known: TokenBytes): readonly TokenInfo[] {
+  for (const [i, id] of ids.entries())
+    if (!known.has(id)) known.set(id, new Uint8Array(Buffer.from(texts[i]!, 'latin1')));
   const out: TokenInfo[] = [];
-  for (let number = 0, text = 0; number < list.numbers.length; ) {
-    const info = new PackedInfo(list, known, number, text);
-    number += 3 + 2 * info.others;
-    text += 1 + info.others;
+  for (let at = 0; at < numbers.length; ) {
+    const info = new PackedInfo(numbers, known, at);
+    at += 3 + 2 * info.others;
     out.push(info);
   }
   return out;

@@ -8,7 +8,7 @@ import { KvCache } from '../model/kv-cache.js';
 import { type ModelAdapter, type ModelWeights, placeOf } from '../model/types.js';
 import type { PRECISION } from '../native/ops.js';
 import { Scope } from '../native/tensor.js';
-import { type PackedTokens, packTokens } from './pack-tokens.js';
+import { type PackedTokens, TokenPacker } from './pack-tokens.js';
 import type { PromptInfo, ReadRequest, TokenInfo } from './protocol.js';
 import { largest } from './steer.js';
 
@@ -58,8 +58,9 @@ export async function readPrompt(
 async function readTokens(tokens: Int32Array, top: number, options: ReadOptions): Promise<void> {
   const { model, tokenizer, adapter, precision, signal, tell } = options;
   const bytes = (token: number): Uint8Array => tokenizer.bytes(token);
-  const first = tokens[0];
-  if (first !== undefined) tell(packTokens([{ token: first, bytes: bytes(first), logprob: NaN, top: [] }]));
+  const first = tokens[0],
+    packer = new TokenPacker();
+  if (first !== undefined) tell(packer.pack([{ token: first, bytes: bytes(first), logprob: NaN, top: [] }]));
   const place = placeOf(model);
   using cache = new KvCache(model.config, 1, Math.max(1, tokens.length), place);
   for (let from = 0; from < tokens.length - 1; from += PIECE) {
@@ -85,7 +86,7 @@ async function readTokens(tokens: Int32Array, top: number, options: ReadOptions)
         const token = tokens[from + row + i + 1]!;
         out.push({ token, bytes: bytes(token), ...likely(token) });
       }
-      tell(packTokens(out));
+      tell(packer.pack(out));
       await between(signal);
     }
   }

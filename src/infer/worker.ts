@@ -2,7 +2,7 @@
 import { setFlagsFromString } from 'node:v8';
 import { serve } from '../base/channel-worker.js';
 import { GATHER_MANY, GATHER_MS, joinText, type PackedText, packer } from './gather-text.js';
-import { type PackedTokens, packTokens } from './pack-tokens.js';
+import { type PackedTokens, TokenPacker } from './pack-tokens.js';
 import type { EngineInfo, EngineOptions, PackedCalls } from './protocol.js';
 
 type Told = PackedText | PackedTokens;
@@ -32,7 +32,7 @@ await serve<PackedCalls, EngineInfo, EngineOptions>(async (options, caller) => {
         // Who may let the stream wait is to know how far it is.
         const tell = (text: PackedText): void => emit(text, request.brake !== undefined);
         const { answer, ...done } = await handlers.generate(request, { signal, emit: packer(tell) });
-        return request.quiet && answer ? { ...done, told: packTokens(answer) } : done;
+        return request.quiet && answer ? { ...done, told: new TokenPacker().pack(answer) } : done;
       },
     },
     gathers: { ms: GATHER_MS, many: GATHER_MANY, join },

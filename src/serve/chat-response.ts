@@ -1,7 +1,8 @@
 // What is released of a turn in the shape of chat completions: whole, or as chunks of a stream.
+import { isUtf8 } from 'node:buffer';
 import type { DoneEvent, TokenInfo } from '../infer/protocol.js';
 import type { Answer, FinishReason, Released } from './generation.js';
-import { listOf } from './json-pieces.js';
+import { type LazyList, listOf } from './json-pieces.js';
 import type { Part, PartHead, PartKind } from './parts.js';
 
 export interface Head {
@@ -40,19 +41,21 @@ function usageOf({ predicted }: Head, answers: readonly Answer[]): Body {
     completion_tokens_details: { reasoning_tokens: sum((u) => u.reasoningTokens), ...guessed },
   };
 }
-const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
+const utf8 = new TextDecoder('utf-8', { ignoreBOM: true });
 /** A token that is no text by itself is told by its bytes. */
 export function tokenText(bytes: Uint8Array): string {
-  try {
-    return utf8.decode(bytes);
-  } catch {
-    return `bytes:${Array.from(bytes, (b) => `\\x${b.toString(16).padStart(2, '0')}`).join('')}`;
-  }
+  // To be thrown at costs as much as a hundred of them, and there may be thousands.
+  if (isUtf8(bytes)) return utf8.decode(bytes);
+  return `bytes:${Array.from(bytes, (b) => `\\x${b.toString(16).padStart(2, '0')}`).join('')}`;
 }
 type Likely = Pick<TokenInfo, 'bytes' | 'logprob'>;
 const likely = ({ bytes, logprob }: Likely): Body => ({ token: tokenText(bytes), logprob, bytes: Array.from(bytes) });
-export const logprobOf = (t: TokenInfo): Body => ({ ...likely(t), top_logprobs: t.top.map(likely) });
-const logprobsOf = (tokens: readonly TokenInfo[]): Body => ({ content: listOf(tokens, logprobOf), refusal: null });
+const logprobOf = (t: TokenInfo): Body => ({ ...likely(t), top_logprobs: t.top.map(likely) });
+/** How many a token has with it, itself among them. */
+export const weightOf = (tokens: readonly TokenInfo[]): number => 1 + (tokens.at(-1)?.top.length ?? 0);
+export const logprobsOf = (tokens: readonly TokenInfo[]): readonly unknown[] | LazyList =>
+  listOf(tokens, logprobOf, weightOf(tokens));
+const choiceLogprobsOf = (tokens: readonly TokenInfo[]): Body => ({ content: logprobsOf(tokens), refusal: null });
 const callOf = (head: Head, part: Part, choice: number): Body => ({
   id: callId(head, part, choice),
   type: 'function',
@@ -78,7 +81,7 @@ function choiceOf(head: Head, answer: Answer, index: number, logprobs: boolean):
     ...(reasoning === '' ? {} : reasoningFields(reasoning)),
     ...(calls.length > 0 ? { tool_calls: calls } : {}),
   };
-  return { index, message, logprobs: logprobs ? logprobsOf(answer.tokens) : null, finish_reason: finish };
+  return { index, message, logprobs: logprobs ? choiceLogprobsOf(answer.tokens) : null, finish_reason: finish };
 }
 export function completionBody(head: Head, answers: readonly Answer[], logprobs: boolean): Body {
   const screened = answers.length === 1 && answers[0] ? screeningFields(answers[0]) : {};
@@ -141,7 +144,7 @@ export class Chunks {
     return this.#around[0] + JSON.stringify(delta) + this.#around[1];
   }
   #chunk(delta: Body, finish: FinishReason | null = null, tokens: readonly TokenInfo[] | null = null): Body {
-    const logprobs = tokens && tokens.length > 0 ? logprobsOf(tokens) : null;
+    const logprobs = tokens && tokens.length > 0 ? choiceLogprobsOf(tokens) : null;
     const chunk = chunkBase(this.head);
     chunk.choices = [{ index: this.index, delta, logprobs, finish_reason: finish }];
     return chunk;

@@ -1,7 +1,7 @@
 // What is released of a text that is gone on with, as `text_completion` objects.
 import { randomUUID } from 'node:crypto';
 import type { DoneEvent, TokenInfo } from '../infer/protocol.js';
-import { tokenText } from './chat-response.js';
+import { tokenText, weightOf } from './chat-response.js';
 import type { Answer, FinishReason } from './generation.js';
 import { LazyList, LONG, listOf } from './json-pieces.js';
 
@@ -33,8 +33,10 @@ function logprobsOf(tokens: readonly TokenInfo[], from: number): Body {
   return {
     tokens: listOf(tokens, (t) => tokenText(t.bytes)),
     token_logprobs: listOf(tokens, (t) => (known(t) ? t.logprob : null)),
-    top_logprobs: listOf(tokens, (t) =>
-      known(t) ? Object.fromEntries(t.top.map((o) => [tokenText(o.bytes), o.logprob])) : null,
+    top_logprobs: listOf(
+      tokens,
+      (t) => (known(t) ? Object.fromEntries(t.top.map((o) => [tokenText(o.bytes), o.logprob])) : null),
+      weightOf(tokens),
     ),
     text_offset: tokens.length > LONG ? new LazyList(offsets) : [...offsets()],
   };

@@ -1,10 +1,13 @@
 // Answers that are large (log-probabilities of thousands of tokens, lists of stored answers) are written a part at a
 // time: whole they would hold every stream for as long.
 import type { ApiRequest } from './api.js';
-import { pause } from './turns.js';
+import { isLate, pause } from './turns.js';
 
 /** UTF-16 units of a part. */
 const PART = 1 << 14;
+/** After so many of them, or of pieces, the clock is looked at: what they are made of may be much work. */
+const LOOK = 1 << 10,
+  LOOK_PIECES = 16;
 /** Bytes that are written at once; larger answers leave in parts too. */
 const WHOLE = 1 << 16;
 /** A client that takes nothing of it for so long is given up, ms. */
@@ -29,9 +32,9 @@ export class LazyList {
 }
 /** Shorter lists are made at once. */
 export const LONG = 32;
-/** What is said of each of a list. */
-export const listOf = <T>(list: readonly T[], entry: (of: T) => unknown): readonly unknown[] | LazyList =>
-  list.length > LONG ? LazyList.of(list, entry) : list.map((of) => entry(of));
+/** What is said of each of a list. @param each things that an entry has */
+export const listOf = <T>(list: readonly T[], entry: (of: T) => unknown, each = 1): readonly unknown[] | LazyList =>
+  list.length * each > LONG ? LazyList.of(list, entry) : list.map((of) => entry(of));
 /** JSON that is there, as UTF-8. */
 export class JsonBytes {
   readonly length: number;
@@ -97,30 +100,34 @@ function* writtenList(entries: Iterable<unknown>, small: boolean): Written {
   yield before === '[' ? '[]' : ']';
 }
 const decoder = new TextDecoder();
-/** Joins small pieces; what is there as bytes stays apart, or is read as text. */
-function* parts(value: unknown): Generator<string, void, void> {
-  let part = '';
+/**
+ * JSON of a value, a part at a time, with others' turns between: small pieces are joined, and what is there as bytes is
+ * read as text.
+ */
+export async function* jsonParts(value: unknown): AsyncGenerator<string, void, void> {
+  let part = '',
+    looked = 0,
+    pieces = 0;
   for (const piece of written(value)) {
     part += typeof piece === 'string' ? piece : decoder.decode(piece);
-    if (part.length < PART) continue;
-    yield part;
-    part = '';
+    if (++pieces < LOOK_PIECES && part.length - looked < LOOK) continue;
+    if (part.length >= PART) {
+      yield part;
+      part = '';
+    }
+    looked = part.length;
+    pieces = 0;
+    if (isLate()) await pause();
   }
   yield part;
-}
-
-/** JSON of a value, a part at a time, with others' turns between. */
-export async function* jsonParts(value: unknown): AsyncGenerator<string, void, void> {
-  for (const part of parts(value)) {
-    yield part;
-    await pause();
-  }
 }
 /** The whole of it: as bytes, since a text of many pieces would be put together at once when it is first looked at. */
 export async function jsonOf(value: unknown): Promise<JsonBytes> {
   if (value instanceof JsonBytes) return value;
   const pieces: Uint8Array[] = [];
-  let part = '';
+  let part = '',
+    looked = 0,
+    since = 0;
   const flush = (): void => {
     if (part !== '') pieces.push(Buffer.from(part));
     part = '';
@@ -128,11 +135,15 @@ export async function jsonOf(value: unknown): Promise<JsonBytes> {
   for (const piece of written(value)) {
     if (typeof piece === 'string') {
       part += piece;
-      if (part.length < PART) continue;
+      if (++since < LOOK_PIECES && part.length - looked < LOOK) continue;
+      if (part.length >= PART) flush();
+    } else {
+      flush();
+      pieces.push(piece);
     }
-    flush();
-    if (typeof piece !== 'string') pieces.push(piece);
-    await pause();
+    looked = part.length;
+    since = 0;
+    if (isLate()) await pause();
   }
   flush();
   return new JsonBytes(pieces);

@@ -1,10 +1,10 @@
 // What is released of a turn as the Responses API tells it: a response that grows, and an event for each thing that is
 // added. A stream and its whole are made by the same writer.
 import type { TokenInfo } from '../infer/protocol.js';
-import { logprobOf } from './chat-response.js';
+import { logprobsOf } from './chat-response.js';
 import type { Answer, Released } from './generation.js';
 
-import { copyOf, listOf } from './json-pieces.js';
+import { copyOf } from './json-pieces.js';
 import type { PartHead } from './parts.js';
 import { isKept } from './release-gate.js';
 import type { InputItem } from './responses-items.js';
@@ -222,7 +222,7 @@ export class ResponseWriter {
         ...this.#at,
         content_index: 0,
         delta,
-        logprobs: listOf(tokens, logprobOf),
+        logprobs: logprobsOf(tokens),
       }),
     ];
   }
@@ -231,7 +231,7 @@ export class ResponseWriter {
     if (!open) return [];
     this.#open = null;
     const { part, item, text } = open,
-      logprobs = listOf(open.tokens, logprobOf);
+      logprobs = logprobsOf(open.tokens);
     if (part.kind === 'call') {
       item.arguments = text;
       const fields = { ...this.#at, name: part.name, arguments: text };

@@ -8,6 +8,7 @@ import type { StoredResponse } from './response-store.js';
 import { type InputItem, inputItem, isReference, itemsToMessages, type ReferenceItem } from './responses-items.js';
 import { generationOf, MOST_HISTORY, type ResponsesRequest, tooManyMessages } from './responses-request.js';
 import { type ResponseEvent, ResponseWriter } from './responses-response.js';
+import { pause } from './turns.js';
 
 export const fields = { prompt: 'input', maxTokens: 'max_output_tokens', answer: 'text.format' };
 const newId = (): string => `resp_${randomUUID().replaceAll('-', '')}`;
@@ -118,8 +119,7 @@ const withPlace = (service: ApiService, place: Promise<() => void>): ApiService 
 export class Turn {
   readonly writer: ResponseWriter;
   readonly generation: Generation;
-  /** Items of the request, as they are listed. */
-  readonly input: StoredResponse['input'];
+  #input: StoredResponse['input'] | null = null;
   /** It is not to be kept any more. */
   forgotten = false;
   /** Applied for before it is generated. */
@@ -151,6 +151,7 @@ export class Turn {
       names = namesOf(request, history, places);
     if (conversation.length > MOST_HISTORY) throw tooManyMessages(conversation.length, 'previous_response_id');
     const read = request.truncates ? await fitted(service, request, { conversation, names }, signal) : conversation;
+    await pause(); // to read many messages and to lay them out for the model are much, each
     return new Turn(service, request, { owner, history, conversation, names, read, items });
   }
   private constructor(
@@ -160,8 +161,12 @@ export class Turn {
   ) {
     this.writer = new ResponseWriter(newId(), request);
     this.generation = { ...generationOf(request, from.read, from.names, service.maxTokens), id: this.writer.id };
+  }
+  /** Items of the request, as they are listed: where somebody asks. */
+  get input(): StoredResponse['input'] {
     const suffix = this.writer.id.slice('resp_'.length);
-    this.input = from.items.map((item, i) => listed(item, `${suffix}i${i}`));
+    this.#input ??= this.from.items.map((item, i) => listed(item, `${suffix}i${i}`));
+    return this.#input;
   }
   get owner(): string | null {
     return this.from.owner;

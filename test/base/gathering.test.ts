@@ -4,7 +4,7 @@ import { describe, expect, it, vi } from 'vitest';
 import type { OneFromWorker } from '../../src/base/channel-protocol.js';
 import { type Gathering, Sender } from '../../src/base/gathering.js';
 import { GATHER_MS, joinText, type PackedText, packer, unpackText } from '../../src/infer/gather-text.js';
-import type { TokenBytes } from '../../src/infer/pack-tokens.js';
+import { joinTokens, type TokenBytes, TokenPacker, unpackTokens } from '../../src/infer/pack-tokens.js';
 import type { TextEvent, TokenInfo } from '../../src/infer/protocol.js';
 
 const event = (id: number, value: unknown): OneFromWorker => ({ kind: 'event', id, event: value });
@@ -147,6 +147,20 @@ describe('text between the threads', () => {
     const told = through([text({ tokens: [token(1)] }), text({ text: 'b', tokens: [token(2)] }), text({ text: 'c' })]);
     expect(told).toEqual([text({ text: 'abc', pieces: 3, tokens: [token(1), token(2)] })]);
     expect(GATHER_MS).toBeLessThanOrEqual(1000 / 60);
+  });
+  it('tells the bytes of a token once, whoever of one call or of another told it', () => {
+    const known: TokenBytes = new Map();
+    for (const packer of [new TokenPacker(), new TokenPacker()]) {
+      const [a, b] = [packer.pack([token(2), token(3)]), packer.pack([token(3), token(5), token(2)])];
+      expect([a.ids, b.ids]).toEqual([
+        [2, 202, 3, 4, 203],
+        [5, 205],
+      ]);
+      const joined = joinTokens(a, b);
+      const got = unpackTokens(joined, known).map((t) => ({ ...t, top: t.top }));
+      expect(got).toEqual([token(2), token(3), token(3), token(5), token(2)]);
+    }
+    expect(unpackTokens(new TokenPacker().pack([token(2)]), known)[0]!.bytes).toBe(known.get(2));
   });
   it('stays apart where it is of two messages', () => {
     for (const other of others) {

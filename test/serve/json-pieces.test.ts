@@ -59,6 +59,27 @@ describe('JSON in parts', () => {
     over = true;
     expect(turns).toBeGreaterThan(2);
   });
+  it.each(['jsonOf', 'jsonParts'])('lets others go on where it is short, and much work: %s', async (by) => {
+    let turn = 0,
+      over = false;
+    const count = (): void => {
+      turn++;
+      if (!over) setImmediate(count);
+    };
+    setImmediate(count);
+    const made: number[] = [];
+    const list = LazyList.of(new Array<number>(64).fill(1), (n) => {
+      made[turn] = (made[turn] ?? 0) + 1;
+      for (const from = performance.now(); performance.now() - from < 1; );
+      return n;
+    });
+    let text = '';
+    if (by === 'jsonOf') ({ text } = await jsonOf(list));
+    else for await (const part of jsonParts(list)) text += part;
+    over = true;
+    expect(text).toBe(JSON.stringify(new Array(64).fill(1)));
+    expect(Math.max(...made.filter(Number))).toBeLessThanOrEqual(24);
+  });
   it('is large where a list is long, wherever it stands', () => {
     const long = Array.from({ length: 100 }, (_, i) => i);
     expect([{}, 'a', [1, { a: [2] }], listOf([1], String)].map(isLarge)).toEqual([false, false, false, false]);
