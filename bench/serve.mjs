@@ -659,6 +659,8 @@ function holders() {
 /** Of this thread, ms: on a core, and waiting for one; NaN where the system does not tell. */
 function threadTimes() {
   try {
+    // Linux counts what a thread that runs has run when it is asked for that, and by itself every few ms.
+    process.cpuUsage();
     const [ran, waited] = readFileSync(`/proc/self/task/${process.pid}/schedstat`, 'latin1').split(' ');
     return { ran: Number(ran) / 1e6, waited: Number(waited) / 1e6 };
   } catch {
