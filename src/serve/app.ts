@@ -53,6 +53,13 @@ export const SHADOW_HEADER = ['temper-screening', 'shadow'] as const;
 const OPEN: readonly string[] = ['/health', '/ready'];
 const OTHERS: readonly string[] = [...OPEN, '/metrics', '/openapi.json'];
 
+let description: ReturnType<typeof openApiDocument> | undefined;
+/** All APIs, as /openapi.json tells them: made once. */
+export function describeApis(): ReturnType<typeof openApiDocument> {
+  description ??= openApiDocument(APIS);
+  return description;
+}
+
 export function createApp(options: AppOptions): Hono<Env> {
   const { served, callers, hosts, log, responses, bodies, review = null } = options;
   const { meter, admission, holding } = callers.parts;
@@ -141,11 +148,7 @@ export function createApp(options: AppOptions): Hono<Env> {
   app.get('/health', (c) => c.json({ status: 'ok' }));
   app.get('/ready', (c) => (admission.draining ? c.json({ status: 'draining' }, 503) : c.json({ status: 'ready' })));
   app.get('/metrics', async (c) => c.text(await meter.text(), 200, { 'content-type': meter.contentType }));
-  let description: ReturnType<typeof openApiDocument> | undefined;
-  app.get('/openapi.json', async (c) => {
-    description ??= openApiDocument(APIS);
-    return c.json(await description);
-  });
+  app.get('/openapi.json', async (c) => c.json(await describeApis()));
   page.register(app);
   review?.register(app);
   for (const api of APIS) api.register(app, serviceOf);

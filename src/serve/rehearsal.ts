@@ -11,7 +11,7 @@ import type { Engine } from '../infer/engine.js';
 import type { EngineEvent, GenerateRequest } from '../infer/protocol.js';
 import type { Structures } from '../infer/structures.js';
 import { Admission } from './admission.js';
-import { createApp } from './app.js';
+import { createApp, describeApis } from './app.js';
 import { Bodies } from './bodies.js';
 import { Callers } from './callers.js';
 import { createMeter } from './meter.js';
@@ -114,14 +114,19 @@ export async function rehearse(
   const line = new Line();
   server.emit('connection', line);
   if (soon) lookAfter(LOOK_BYTES.soon);
+  const free = async (): Promise<void> => {
+    while (!signal.aborted && busy()) await sleep(LOOK_MS, undefined, { ref: false });
+  };
   try {
     for (let i = 0; i < requests && !signal.aborted; i++) {
-      while (busy() && !signal.aborted) await sleep(LOOK_MS, undefined, { ref: false });
+      await free();
       const more = i % 2 === 0 ? { stream_options: { include_usage: true } } : { temperature: 1, seed: i };
       const messages = [{ role: 'user', content: `Say ${i} words` }];
       await line.ask(JSON.stringify({ model: MODEL, messages, max_completion_tokens: i + 1, stream: true, ...more }));
       await nextTurn();
     }
+    await free();
+    if (!signal.aborted) await describeApis(); // much code that runs once
   } finally {
     if (soon) lookAfter(LOOK_BYTES.own);
     line.destroy();

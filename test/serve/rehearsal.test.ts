@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { expect, it } from 'vitest';
 import { packageRoot } from '../../src/base/machine.js';
 import type { EngineInfo } from '../../src/infer/protocol.js';
+import { describeApis } from '../../src/serve/app.js';
 import { rehearse } from '../../src/serve/rehearsal.js';
 import { serve } from '../../src/serve/server.js';
 
@@ -15,7 +16,8 @@ it('answers as many requests as it is to, and ends', async () => {
     return false;
   };
   await rehearse(info, { busy: free, signal: new AbortController().signal, requests: 40 });
-  expect(asked).toBe(40);
+  expect(asked).toBe(41); // before each, and before its routes are described
+  expect(await Promise.race([describeApis(), 'not made yet'])).toHaveProperty('openapi', '3.1.0');
 });
 
 it('gives way while others are answered, and ends when it is told to', async () => {
