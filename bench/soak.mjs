@@ -43,8 +43,11 @@ const HOSTILE = [
 /** Memory is judged from so many requests on, and by how much it may grow. */
 const JUDGED = 20_000;
 const FLAT = 0.05;
-/** A thread that says nothing for so long has none to collect. */
-const COLLECT_MS = 2000;
+/** A thread that says nothing for so long has none to collect, unless it was there before: it is waited for. */
+const COLLECT_MS = 2000,
+  COLLECT_MOST_MS = 60_000;
+/** Threads that have collected. */
+const threads = new Set();
 
 const schemaOf = (n) => ({
   type: 'object',
@@ -112,11 +115,17 @@ function collected() {
   const channel = new BroadcastChannel('temper-collect');
   return new Promise((/** @type {(of: Record<number, {bytes: number, pages: number}>) => void} */ done) => {
     /** @type {Record<number, {bytes: number, pages: number}>} */
-    const of = {};
+    const of = {},
+      began = performance.now();
     let timer;
     const later = () => {
       clearTimeout(timer);
       timer = setTimeout(() => {
+        const late = [...threads].some((id) => !(id in of)) && performance.now() - began < COLLECT_MOST_MS;
+        if (late) {
+          later();
+          return;
+        }
         channel.close();
         done(of);
       }, COLLECT_MS);
@@ -125,6 +134,7 @@ function collected() {
       const { done: answered, threadId, bytes, pages } = /** @type {any} */ (message).data;
       if (answered === undefined) return;
       of[threadId] = { bytes, pages };
+      threads.add(threadId);
       later();
     };
     channel.postMessage({ collect: true });
@@ -283,6 +293,7 @@ async function main() {
       max_completion_tokens: 1,
       response_format: { type: 'json_schema', json_schema },
     });
+  await collected(); // so that all of them are known
   const at = { files: files(), timers: timers() };
 
   const child = fork(fileURLToPath(import.meta.url), ['--client', server.url, values.requests, values['at-once']], {
