@@ -2,9 +2,9 @@
 // left: what lives, and the pages that V8 keeps for its heap, used or not. So what is held can be told from what waits
 // for its collector, which V8 puts off for as long as there is room.
 //
-// Compiled code is such garbage too: V8 lets go of a function's when it has not run for some collections, of which those
-// by `gc()` are none. So it is asked as a debugger asks, for the collection that it makes where memory runs out: several
-// in a row, without what is kept to be fast.
+// Compiled code is such garbage too: V8 lets go of a function's when it has not run for some collections, of which
+// those by `gc()` are none. So it is asked as a debugger asks, for the collection that it makes where memory runs out:
+// several in a row, without what is kept to be fast.
 import { Session } from 'node:inspector';
 import { getHeapSpaceStatistics } from 'node:v8';
 import { BroadcastChannel, threadId } from 'node:worker_threads';
