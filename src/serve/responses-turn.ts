@@ -67,8 +67,10 @@ async function fitted(
 ): Promise<readonly ChatMessage[]> {
   const { engine } = service.served;
   const fits = async (from: number): Promise<boolean> => {
+    await pause();
     const asked = generationOf(request, conversation.slice(from), names, service.maxTokens),
       { messages, maxTokens = 0 } = asked.request;
+    await pause(); // what goes over to the engine is copied
     return (await engine.count(messages, signal)) + Math.min(maxTokens, ROOM) <= engine.info.contextTokens;
   };
   // So many of the last turns fit; from few to more, as counting costs what is counted.
@@ -145,13 +147,15 @@ export class Turn {
     const items = await Promise.all(
       request.input.map((item, i) => (isReference(item) ? referred(service, item, owner, i) : item)),
     );
+    await pause(); // to read many messages, to name them and to lay them out for the model are much, each
     const history = before?.history ?? [],
       places = new Map<ChatMessage, number>(),
-      conversation = [...history, ...itemsToMessages(items, places)],
-      names = namesOf(request, history, places);
+      conversation = [...history, ...itemsToMessages(items, places)];
+    await pause();
+    const names = namesOf(request, history, places);
     if (conversation.length > MOST_HISTORY) throw tooManyMessages(conversation.length, 'previous_response_id');
     const read = request.truncates ? await fitted(service, request, { conversation, names }, signal) : conversation;
-    await pause(); // to read many messages and to lay them out for the model are much, each
+    await pause();
     return new Turn(service, request, { owner, history, conversation, names, read, items });
   }
   private constructor(
