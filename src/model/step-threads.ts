@@ -23,6 +23,11 @@ const WORTH = 0.1;
 const AGAIN = 250;
 const FAR = 1.5;
 const MUCH_LATER = 4000;
+/**
+ * Steps after which a trial that spoke for the other way is repeated: two are to say so. What else runs at times, as
+ * code that is compiled, requests that come, holds a core for longer than a trial takes.
+ */
+const SOON = 50;
 
 const median = (of: readonly number[]): number => of.toSorted((a, b) => a - b)[of.length >> 1] as number;
 
@@ -32,6 +37,8 @@ export class StepThreads {
   #alone = false;
   /** The other way is being tried. */
   #trying = false;
+  /** The last trial spoke for the other way. */
+  #doubted = false;
   /** Steps until the trial begins; of a trial, those that it still has. */
   #left = UNCOUNTED + COUNTED;
   /** Of the last steps, ms: before the trial, or in it. */
@@ -80,10 +87,15 @@ export class StepThreads {
       this.#left = this.#trying ? UNCOUNTED + COUNTED : AGAIN;
       return;
     }
-    const [all, alone] = this.#alone ? [took, this.#before] : [this.#before, took],
-      far = Math.max(all, alone) > FAR * Math.min(all, alone);
+    const [all, alone] = this.#alone ? [took, this.#before] : [this.#before, took];
     this.#trying = false;
-    this.#alone = all > alone * (1 - WORTH);
-    this.#left = far ? MUCH_LATER : AGAIN;
+    if (all > alone * (1 - WORTH) === this.#alone) {
+      this.#doubted = false;
+      this.#left = took > FAR * this.#before ? MUCH_LATER : AGAIN;
+      return;
+    }
+    if (this.#doubted) this.#alone = !this.#alone;
+    this.#left = this.#doubted ? AGAIN : SOON;
+    this.#doubted = !this.#doubted;
   }
 }

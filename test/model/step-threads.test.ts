@@ -35,8 +35,9 @@ function machine(all: number, ms: (threads: number) => number) {
 }
 const count = (of: readonly number[], n: number): number => of.filter((x) => x === n).length;
 
-/** Steps until the first trial has ended. */
-const FIRST = 18;
+/** Steps until the first trial has ended, and until one that says the same has. */
+const FIRST = 18,
+  SECOND = FIRST + 50 + 9;
 
 describe('threads of a step', () => {
   it('are all where that is faster, and one in a trial now and then', () => {
@@ -48,7 +49,7 @@ describe('threads of a step', () => {
   it('are one where all save little', () => {
     for (const took of [0.92, 1, 1.4]) {
       const m = machine(2, (n) => (n === 1 ? 1 : took));
-      m.run(FIRST);
+      m.run(SECOND);
       expect(count(m.run(2590), 2)).toBe(90);
     }
   });
@@ -59,8 +60,19 @@ describe('threads of a step', () => {
     m.run(FIRST);
     expect(count(m.run(2590), 2)).toBe(2500);
     alone = 0.8;
-    m.run(300);
+    m.run(400);
     expect(count(m.run(2590), 1)).toBe(2500);
+  });
+  it('change when two trials say so, as what else runs may be over with the next', () => {
+    for (const busySteps of [20, 59]) {
+      let i = 0;
+      const m = machine(2, (n) => (n === 1 ? 1.3 : i++ < busySteps ? 3 : 1));
+      expect(count(m.run(SECOND), 1)).toBe(18);
+      expect(count(m.run(200), 1)).toBe(busySteps === 20 ? 0 : 200);
+      // Two trials more, and it is as it was.
+      m.run(150);
+      expect(count(m.run(200), 2)).toBeGreaterThan(190);
+    }
   });
   it('are tried when those that wait have woken up', () => {
     let last = 0;
