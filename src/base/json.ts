@@ -73,16 +73,17 @@ function countKeys(value: unknown, depth = 0): number {
   return count;
 }
 /**
- * Whether a text is one whose value has lost nothing: no numbers, no keys that look like them, as many keys in the text
- * as in the value. Most rows of conversations are; others are looked at letter by letter.
+ * Whether a text is one whose value has lost nothing: numbers as they would be written, no keys that look like them, as
+ * many keys in the text as in the value. Most rows of conversations are; others are looked at letter by letter.
  */
 function isSimple(text: string, value: unknown): boolean {
   let keys = 0;
   for (let i = 0; ; ) {
     const quote = text.indexOf('"', i);
-    for (const end = quote < 0 ? text.length : quote; i < end; i++) {
+    for (const end = quote < 0 ? text.length : quote; i < end; ) {
       const c = text.charCodeAt(i);
-      if (c === 0x2d || isDigit(c)) return false;
+      i = c === 0x2d || isDigit(c) ? numberEnd(text, i) : i + 1;
+      if (i < 0) return false;
     }
     if (quote < 0) return keys === countKeys(value);
     const end = stringEnd(text, quote);

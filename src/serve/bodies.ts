@@ -1,4 +1,5 @@
 // The body of a request, read once and within bounds: its own, and one of all bodies that are being read.
+import type { IncomingMessage } from 'node:http';
 import type { ApiRequest } from './api.js';
 import { ApiError, badRequest } from './api-error.js';
 import { jsonOf } from './body.js';
@@ -10,18 +11,42 @@ const AT_ONCE = 8;
 /** Larger ones are read in a thread of their own. */
 const LARGE_BYTES = 8 << 10;
 
-/**
- * Behind a port from node's own stream: the web's over it costs more than to read it. One that is refused half-way
- * stays open for the answer. Of a client that goes away, or is too slow, there is less than it announced: no fault of
- * the server.
- */
-async function* piecesOf(c: ApiRequest): AsyncGenerator<Uint8Array, void, void> {
+/** Of a client that goes away, or is too slow, there is less than it announced: no fault of the server. */
+const incomplete = (): ApiError => badRequest('body_incomplete', 'the body ended before all of it was there');
+
+/** Behind a port from node's own stream, by its events: the web's over it, or an iterator, costs more than reading. */
+function readFrom(incoming: IncomingMessage, take: (piece: Uint8Array) => void): Promise<void> {
+  return new Promise((done, fail) => {
+    const over = (end: () => void): void => {
+      incoming.off('data', data).off('end', ended).off('error', broken).off('close', broken);
+      end();
+    };
+    const data = (piece: Uint8Array): void => {
+      try {
+        take(piece);
+      } catch (e) {
+        incoming.pause(); // it stays open for the answer
+        over(() => fail(e));
+      }
+    };
+    const ended = (): void => over(done);
+    const broken = (): void => over(() => fail(incomplete()));
+    if (incoming.destroyed) fail(incomplete());
+    else incoming.on('data', data).on('end', ended).on('error', broken).on('close', broken);
+  });
+}
+async function readPieces(c: ApiRequest, take: (piece: Uint8Array) => void): Promise<void> {
   const { incoming } = c.env ?? {};
-  const source: unknown = incoming ? incoming.iterator({ destroyOnReturn: false }) : (c.req.raw.body ?? []);
+  if (incoming) return readFrom(incoming, take);
+  let refused = false;
   try {
-    yield* source as AsyncIterable<Uint8Array>;
-  } catch {
-    throw badRequest('body_incomplete', 'the body ended before all of it was there');
+    for await (const piece of (c.req.raw.body ?? []) as AsyncIterable<Uint8Array>) {
+      refused = true;
+      take(piece);
+      refused = false;
+    }
+  } catch (e) {
+    throw refused ? e : incomplete();
   }
 }
 
@@ -69,14 +94,14 @@ export class Bodies {
     const pieces: Uint8Array[] = [];
     let bytes = 0;
     try {
-      for await (const piece of piecesOf(c)) {
+      await readPieces(c, (piece) => {
         bytes += piece.length;
         this.#held += piece.length;
         if (bytes > most) throw tooLarge();
         if (this.#held > AT_ONCE * most)
           throw new ApiError(429, 'rate_limit_error', 'too_many_bodies', 'too many bodies are being read', null, 1);
         pieces.push(piece);
-      }
+      });
       return await use(pieces, bytes);
     } finally {
       this.#held -= bytes;

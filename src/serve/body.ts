@@ -3,6 +3,7 @@
 import { hasLoneSurrogate, parseJson } from '../base/json.js';
 import { badRequest } from './api-error.js';
 
+const utf8 = new TextDecoder('utf-8', { fatal: true });
 /** How deep JSON may be nested: schemas of tools need a dozen. */
 export const MAX_DEPTH = 64;
 
@@ -31,7 +32,7 @@ export function depthOf(text: string): number {
 export function jsonOf(bytes: Uint8Array): unknown {
   let text: string;
   try {
-    text = new TextDecoder('utf-8', { fatal: true }).decode(bytes);
+    text = utf8.decode(bytes);
   } catch {
     throw badRequest('invalid_json', 'the body is not UTF-8');
   }
@@ -42,7 +43,8 @@ export function jsonOf(bytes: Uint8Array): unknown {
   } catch {
     throw badRequest('invalid_json', 'the body is not JSON, or has a key twice');
   }
-  if (hasLoneSurrogate(json))
+  // UTF-8 has none: only an escape can say one.
+  if (text.includes('\\u') && hasLoneSurrogate(json))
     throw badRequest('invalid_json', 'the body holds half of a surrogate pair, which is no text');
   return json;
 }

@@ -8,7 +8,7 @@ import { ApiError } from './api-error.js';
 import type { GenerationService } from './generation.js';
 import { ANYBODY, type ApiKey, type ApiKeys, bearerOf } from './keys.js';
 import { Asking, type KeyUsage, Limits } from './limits.js';
-import type { ServedModel } from './served.js';
+import type { Served, ServedModel } from './served.js';
 
 /** The whole server, before it is anybody's. */
 export interface ServerParts extends Omit<GenerationService, 'admission'> {
@@ -40,14 +40,14 @@ async function promptTokens(engine: Engine, { messages, prompt }: GenerateReques
   return typeof prompt === 'string' ? (await engine.read({ prompt, top: null })).count : prompt.length;
 }
 /** Counts what it reads and generates for the key, aborted or not; an answer is as long as the key lets it. */
-const counted = (engine: Engine, key: ApiKey, usage: KeyUsage, waitMs: number): Engine => ({
+const counted = (engine: Engine, key: ApiKey, usage: KeyUsage, waitMs: () => number): Engine => ({
   ...engine,
   generate(request, signal) {
     let pieces = 0,
       whole: number | null = null;
     const { maxTokens = Number.POSITIVE_INFINITY } = request,
       most = Math.min(maxTokens, key.maxTokens ?? Number.POSITIVE_INFINITY);
-    const bounded = { ...request, waitMs, ...(Number.isFinite(most) ? { maxTokens: most } : {}) };
+    const bounded = { ...request, waitMs: waitMs(), ...(Number.isFinite(most) ? { maxTokens: most } : {}) };
     const count = (event: EngineEvent): EngineEvent => {
       if (event.kind === 'done') whole = event.usage.promptTokens + event.usage.completionTokens;
       else pieces += event.pieces ?? 1;
@@ -72,9 +72,37 @@ const counted = (engine: Engine, key: ApiKey, usage: KeyUsage, waitMs: number): 
   },
 });
 
+/** What is served, as the owner of a key may use it. */
+class ServedTo implements Served {
+  constructor(
+    readonly all: Served,
+    readonly key: ApiKey,
+    readonly engine: Engine,
+  ) {}
+  get structures(): Served['structures'] {
+    return this.all.structures;
+  }
+  get created(): number {
+    return this.all.created;
+  }
+  get models(): readonly ServedModel[] {
+    return this.all.models.filter((m) => !this.key.models || this.key.models.includes(m.id));
+  }
+  get onRevoked(): Served['onRevoked'] {
+    return this.all.onRevoked;
+  }
+  find(id: string): ServedModel {
+    const model = this.all.find(id);
+    requireAllowed(this.key, model);
+    return model;
+  }
+}
+
 export class Callers {
   #keys: ApiKeys | null;
   readonly limits = new Limits();
+  /** The same for all requests of a key. */
+  readonly #served = new WeakMap<ApiKey, Served>();
   /** @param keys null: everybody who reaches the port may ask */
   constructor(
     readonly parts: ServerParts,
@@ -106,7 +134,7 @@ export class Callers {
 
   /** The server as the owner of `key` sees it in one request. */
   serviceFor(key: ApiKey): CallerService {
-    const { served, admission, screen } = this.parts,
+    const { admission, screen, holding, reasoning, meter } = this.parts,
       usage = this.limits.of(key),
       asking = new Asking(usage);
     const who: Applicant = { key: key.name, priority: key.priority ?? 0 };
@@ -128,9 +156,22 @@ export class Callers {
         return failed(e);
       }
     };
+    let served = this.#served.get(key);
+    if (!served) {
+      const { served: all } = this.parts;
+      served = new ServedTo(
+        all,
+        key,
+        counted(all.engine, key, usage, () => admission.limits.queueMs),
+      );
+      this.#served.set(key, served);
+    }
     return {
-      ...this.parts,
+      served,
       screen: key.policies && screen?.under ? screen.under(key.policies) : screen,
+      holding,
+      reasoning,
+      meter,
       owner: key === ANYBODY ? null : key.name,
       countRequest: () => usage.ask(),
       admission: {
@@ -143,20 +184,6 @@ export class Callers {
         enter(signal) {
           const end = asking.enter(signal);
           return typeof end === 'function' ? place(signal, end) : end.then((e) => place(signal, e));
-        },
-      },
-      served: {
-        engine: counted(served.engine, key, usage, admission.limits.queueMs),
-        structures: served.structures,
-        created: served.created,
-        get models() {
-          return served.models.filter((m) => !key.models || key.models.includes(m.id));
-        },
-        onRevoked: served.onRevoked,
-        find(id) {
-          const model = served.find(id);
-          requireAllowed(key, model);
-          return model;
         },
       },
     };

@@ -19,12 +19,14 @@ const newHead = ({ model, request, streamUsage }: ChatRequest): Head => ({
 });
 const fields = { prompt: 'messages', maxTokens: 'max_completion_tokens', answer: 'response_format' };
 
-const choices = (request: ChatRequest, { id }: Head): readonly (ChatRequest & Pick<Generation, 'id' | 'choice'>)[] =>
-  Array.from({ length: request.n }, (_, choice) => ({
-    ...request,
-    request: withSeed(request.request, choice),
+const choices = ({ model, request, tools = [], wish, n }: ChatRequest, { id }: Head): readonly Generation[] =>
+  Array.from({ length: n }, (_, choice) => ({
+    model,
+    request: withSeed(request, choice),
+    tools,
     id,
     choice,
+    ...(wish ? { wish } : {}),
   }));
 
 async function answers(

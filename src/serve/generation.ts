@@ -233,11 +233,14 @@ async function* run(
   try {
     // Who waited gets what the name stands for now, if it may still be used.
     const { adapter } = served.find(model);
-    const request: GenerateRequest = {
-      ...given,
-      ...(adapter === null ? {} : { adapter }),
-      ...(held ? { structure: held.structure } : {}),
-    };
+    const request: GenerateRequest =
+      adapter === null && !held
+        ? given
+        : {
+            ...given,
+            ...(adapter === null ? {} : { adapter }),
+            ...(held ? { structure: held.structure } : {}),
+          };
     const ending = screen
       ? yield* judged({ served, screen, holding }, request, { held, whole, name, gate, sort }, signal)
       : yield* unjudged(served, request, { held, gate, sort }, signal);

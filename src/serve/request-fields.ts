@@ -97,14 +97,17 @@ export interface Unsupported {
  */
 export function parseBody<T>(json: unknown, schema: z.ZodType<T>, { nothing, readPast }: Unsupported): T {
   if (!isObject(json)) throw badRequest('invalid_json', 'the body is no JSON object');
-  const rest: [string, unknown][] = [];
-  for (const [name, value] of Object.entries(json)) {
-    if (readPast.includes(name)) continue;
-    if (!Object.hasOwn(nothing, name)) rest.push([name, value]);
-    else if (value !== null && !nothing[name]?.some((v) => JSON.stringify(v) === JSON.stringify(value)))
+  const left = new Set<string>();
+  for (const name of Object.keys(json)) {
+    const past = readPast.includes(name);
+    if (!past && !Object.hasOwn(nothing, name)) continue;
+    const value = json[name];
+    if (!past && value !== null && !nothing[name]?.some((v) => JSON.stringify(v) === JSON.stringify(value)))
       throw badRequest('unsupported_parameter', `${name}: this server does not do that yet; leave it out`, name);
+    left.add(name);
   }
-  const parsed = schema.safeParse(Object.fromEntries(rest));
+  const rest = left.size === 0 ? json : Object.fromEntries(Object.entries(json).filter(([name]) => !left.has(name)));
+  const parsed = schema.safeParse(rest);
   if (parsed.success) return parsed.data;
   throw issueError(parsed.error, json);
 }

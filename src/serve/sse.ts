@@ -25,11 +25,20 @@ const HEADERS = {
 
 const gone = (): DOMException => new DOMException('the client went away', 'AbortError');
 
-/** Aborts when the client of a request goes away. */
+/** Aborts when the client of a request goes away. Behind a port node's response tells, and no second controller. */
 export function stopWith(c: ApiRequest): AbortController {
   const stop = new AbortController();
-  const { signal } = c.req.raw;
   const tell = (): void => stop.abort(gone());
+  const out = c.env?.outgoing;
+  if (out) {
+    const closed = (): void => {
+      if (!out.writableFinished) tell();
+    };
+    if (out.destroyed) closed();
+    else out.once('close', closed);
+    return stop;
+  }
+  const { signal } = c.req.raw;
   if (signal.aborted) tell();
   signal.addEventListener('abort', tell, { once: true });
   return stop;
