@@ -7,17 +7,17 @@
 // memory and the tensor core; x is staged in shared memory in that order.
 //
 // One block: 16 outputs, 8 warps that take the k iterations in turn (4·kLane k each), kAhead iterations of weights in
-// flight per warp, partial sums added over the warps in order. Issue slots set the limit for MXFP4: at 4.3 TB/s an H200
-// has 3.65 lane instructions for each fp4 value.
+// flight per warp, partial sums added over the warps in order. Issue slots set the limit for MXFP4: at 3.9 TB/s an H200
+// has 4.0 lane instructions for each fp4 value (1.755 GHz), and a tile takes 4.0 (counted in the machine code, 4 rows),
+// of them 2.4 to decode. It was 4.8, which is why experts ran at 2.8 TB/s.
 //
-//                    per value   per lane in flight   gate_up 5760×2880, 4 rows of 4 experts: 35.3 MB, 0.13 GFLOP: 8.2
-//                    µs at 4.3 TB/s
-//   bf16  2 B        ~1.3        4 × 2 × 16 B         q_proj 4096×2880, 1 row: 23.6 MB, 5.5 µs · head 201088×2880: 1158
-//   MB, 269 µs q8    1.06 B     ~4.5        3 × 2 × 16 B         q_proj 12.5 MB, 2.9 µs
-//   MXFP4 0.53 B     ~2.8        3 × 2 × 16 B
-// Registers by nvcc 13.0: 60 to 80 on sm_80, 86 and 90a, none spilled. Shared memory: 10 KiB of partial sums, 24 to 32
-// KiB of weights under way, and x: 6 KiB for one row of 2880, 46 KiB for eight. Three blocks a multiprocessor up to 4
-// rows, two at 8 (H200). Instructions are counted by hand from the source. H200, one row of 20b, each kernel alone
+//   weights  a value  a lane in flight  a matrix of 20b at 4.3 TB/s
+//   bf16     2 B      4 × 2 × 16 B      q_proj 4096×2880, 1 row: 23.6 MB, 5.5 µs · head 201088×2880: 1158 MB, 269 µs
+//   q8       1.06 B   3 × 2 × 16 B      q_proj 12.5 MB, 2.9 µs
+//   MXFP4    0.53 B   3 × 2 × 16 B      gate_up 5760×2880, 4 rows of 4 experts: 35.3 MB, 0.13 GFLOP: 8.2 µs
+// Registers by nvcc 13.0: 60 to 80 on sm_80, 86 and 90a, none spilled. Shared memory: 5 KiB of partial sums, 24 to 32
+// KiB of weights under way, and x: 6 KiB for one row of 2880, 46 KiB for eight. Three blocks a multiprocessor (H200),
+// two at 8 rows of bf16. Instructions are counted by hand from the source. H200, one row of 20b, each kernel alone
 // (ncu, cold caches): 33 µs on average with bf16 weights, the head included, 18 with MXFP4.
 #include <algorithm>
 
@@ -33,13 +33,9 @@ constexpr int64_t kFewDenseRows = 32;     // dense ones
 
 // bias + the low-rank term + the sum, in this order.
 template <bool kRounded>
-TEMPER_DEVICE void store(const Few& p, const Group& group, int row, int n, float sum) {
+TEMPER_DEVICE void store(const Few& p, const Group& group, int row, int n, float bias, float sum) {
   const int64_t weight_row = group.expert * p.group_rows + n;
-  float total = 0;
-  if (p.bias)
-    total = p.bias_bf16
-                ? bf16_to_float(static_cast<const uint16_t*>(p.bias)[static_cast<int64_t>(group.expert) * p.n + n])
-                : static_cast<const float*>(p.bias)[static_cast<int64_t>(group.expert) * p.n + n];
+  float total = bias;
   if (p.rank) {
     const float *h = p.h + row * p.ldh, *b = p.b + weight_row * p.ldb;
     float low = 0;
@@ -57,10 +53,12 @@ TEMPER_DEVICE void store(const Few& p, const Group& group, int row, int n, float
 template <class W>
 struct PlainJob : GroupRows<W> {
   using GroupRows<W>::GroupRows;
+  TEMPER_DEVICE uint32_t ahead(int tile, int, int output) const { return this->bias_ahead(tile * kOutputs + output); }
   template <class Sum>
-  TEMPER_DEVICE void finish(int tile, int r, int output, Sum&& sum) const {
+  TEMPER_DEVICE void finish(int tile, int r, int output, uint32_t had, Sum&& sum) const {
     const int n = tile * kOutputs + output;
-    if (n < this->p.n) store<true>(this->p, this->group, this->group.begin + this->first + r, n, sum(output));
+    if (n < this->p.n)
+      store<true>(this->p, this->group, this->group.begin + this->first + r, n, this->bias(had), sum(output));
   }
 };
 
@@ -129,7 +127,10 @@ __global__ void __launch_bounds__(kThreads) few_rows_exact(Few p) {
     for (int r = 0; r < kRows; ++r) {
       if (r >= rows) continue;
       const float total = warp_sum(sum[r]);
-      if (lane == 0) store<false>(p, group, group.begin + first + r, n, total);
+      if (lane == 0)
+        store<false>(p, group, group.begin + first + r, n,
+                     bias_of(bias_bits(p.bias, p.bias_bf16, static_cast<int64_t>(group.expert) * p.n + n), p.bias_bf16),
+                     total);
     }
   }
 }
@@ -145,10 +146,10 @@ void run(Few& p, int64_t slots, int64_t most_rows, int64_t precision) {
   const int64_t tiles = slots * blocks_for(p.n, kOutputs);
   if (p.offsets || most_rows <= kColumns) {
     const size_t shared = cut<W, 1>(p, std::min<int64_t>(most_rows, kColumns));
-    launch(few_rows<W, kAligned, 1>, blocks_of(tiles, kBlocks), kThreads, shared, p);
+    launch(few_rows<W, kAligned, 1>, blocks_of<1>(tiles, kBlocks, shared), kThreads, shared, p);
   } else if constexpr (!W::kInterleaved) {  // MXFP4 are experts
     const size_t shared = cut<W, 2>(p, std::min<int64_t>(most_rows, 2 * kColumns));
-    launch(few_rows<W, kAligned, 2>, blocks_of(tiles, 1), kThreads, shared, p);
+    launch(few_rows<W, kAligned, 2>, blocks_of<2>(tiles, 1, shared), kThreads, shared, p);
   }
 }
 

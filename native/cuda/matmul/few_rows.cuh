@@ -215,6 +215,13 @@ TEMPER_DEVICE void load8(const Few& p, const float* row, int k, float (&v)[8]) {
   }
 }
 
+// A bias as it was read, 0 where there is none: widened where it is used, so that nothing waits for it before.
+TEMPER_DEVICE uint32_t bias_bits(const void* bias, bool bf16, int64_t n) {
+  if (!bias) return 0;
+  return bf16 ? static_cast<const uint16_t*>(bias)[n] : static_cast<const uint32_t*>(bias)[n];
+}
+TEMPER_DEVICE float bias_of(uint32_t bits, bool bf16) { return bits_to_float(bf16 ? bits << 16 : bits); }
+
 // Rows of one group and its weights, for a Job that adds what becomes of a sum.
 template <class W>
 struct GroupRows {
@@ -235,6 +242,11 @@ struct GroupRows {
   TEMPER_DEVICE void prepare() const {}
   TEMPER_DEVICE const float* staged_row(int r) const { return x_row(p, group.begin + first + r); }
   TEMPER_DEVICE void load(const float* row, int k, float (&v)[8]) const { load8(p, row, k, v); }
+  // Output n's bias as it is read; 0 also beyond the last output.
+  TEMPER_DEVICE uint32_t bias_ahead(int n) const {
+    return bias_bits(n < p.n ? p.bias : nullptr, p.bias_bf16, static_cast<int64_t>(group.expert) * p.n + n);
+  }
+  TEMPER_DEVICE float bias(uint32_t had) const { return bias_of(had, p.bias_bf16); }
 };
 
 // ---- the loop ----
@@ -245,7 +257,9 @@ struct GroupRows {
 //   prepare()                      by all threads, once, before rows are staged
 //   staged_row(r)                  what load takes for row r of the pass
 //   load(row, k, v)                8 values from k on, zeros beyond the row's end
-//   finish(tile, r, output, sum)   by one thread for each row and output; sum(o) of any output o of the tile
+//   ahead(tile, r, output)         what finish takes beside the sum, asked for before the tile is multiplied; r < rows
+//   finish(tile, r, output, ahead, sum)
+//                                  by one thread for each row and output; sum(o) of any output o of the tile
 
 // A block's share of `total` tiles: as many as the others', or one more.
 struct Share {
@@ -289,11 +303,11 @@ TEMPER_DEVICE void stage(const Few& p, const Job& job, uint4* staged, int rows, 
   }
 }
 
-// One iteration of a warp: 16 outputs × 4·kLane k × 8 columns for each group of them. Even and odd steps have their own
-// accumulators: shorter chains of dependent products.
+// One iteration of a warp: 16 outputs × 4·kLane k × 8 columns for each group of them, each lane's column where `column`
+// says. Even and odd steps have their own accumulators: shorter chains of dependent products.
 template <class W, bool kWide, int kGroups>
 TEMPER_DEVICE void multiply_step(float (&even)[kGroups][4], float (&odd)[kGroups][4], const uint4 (&raw)[2][W::kPieces],
-                                 const uint32_t (&scale)[2], const uint4* column, int group_stride, int rows) {
+                                 const uint32_t (&scale)[2], const uint4* const (&column)[kGroups], int at) {
 #pragma unroll
   for (int j = 0; j < W::kLane / 8; ++j) {
     uint32_t low[4], high[4];
@@ -302,7 +316,7 @@ TEMPER_DEVICE void multiply_step(float (&even)[kGroups][4], float (&odd)[kGroups
     const uint32_t a0[4] = {low[0], high[0], low[1], high[1]}, a1[4] = {low[2], high[2], low[3], high[3]};
 #pragma unroll
     for (int c = 0; c < kGroups; ++c) {
-      const uint4 x = kColumns * c < rows ? column[c * group_stride + 4 * j] : make_uint4(0, 0, 0, 0);
+      const uint4 x = column[c][at + 4 * j];
       const uint32_t b0[2] = {x.x, x.y}, b1[2] = {x.z, x.w};
       mma_bf16(even[c], a0, b0);
       mma_bf16(odd[c], a1, b1);
@@ -315,35 +329,67 @@ TEMPER_DEVICE void multiply_step(float (&even)[kGroups][4], float (&odd)[kGroups
 template <class W>
 constexpr int kRing = kWarps * W::kAhead * 2 * W::kPieces * kWarp;  // 16-byte units
 template <int kGroups>
-constexpr int kPartials = 2 * kWarps * kGroups * kColumns * kPartialStride;
+constexpr int kPartials = kWarps * kGroups * kColumns * kPartialStride;
 // partial sums, and what the driver keeps of each block
 template <int kGroups>
 constexpr size_t kStaticBytes = kPartials<kGroups> * 4 + 1024;
 
-// One pass over tiles of this block. `parity` says which half of the partial sums is free, and goes from pass to pass.
+// One pass over tiles of this block. Instructions are its limit where weights are MXFP4: addresses are worked out once
+// a tile, and a round is a constant further on.
 template <class W, bool kAligned, int kGroups, class Job>
-TEMPER_DEVICE void multiply_pass(const Few& p, Job& job, int rows, Share tiles, uint4* shared, int& parity) {
-  __shared__ float partial[2][kWarps][kGroups * kColumns * kPartialStride];
-  const int lane = static_cast<int>(threadIdx.x) % kWarp, warp = static_cast<int>(threadIdx.x) / kWarp, g = lane / 4,
-            t = lane % 4;
+TEMPER_DEVICE void multiply_pass(const Few& p, Job& job, int rows, Share tiles, uint4* shared) {
+  // One buffer and a second barrier: with two buffers and 8 rows of 2880 an H200's multiprocessor holds two blocks of
+  // MXFP4, not three.
+  __shared__ float partial[kWarps][kGroups * kColumns * kPartialStride];
+  constexpr int kRound = kWarps * 4, kRoundK = kRound * W::kLane;  // lanes and k from a warp's iteration to its next
+  constexpr int kRoundStaged = kRoundK / 8;                        // units of x
+  const unsigned thread = threadIdx.x;                             // unsigned: divisions are shifts
+  const int lane = static_cast<int>(thread % kWarp), warp = static_cast<int>(thread / kWarp), g = lane / 4u,
+            t = lane % 4u, first = warp * 4 + t;
   uint4* const ring = shared + warp * (W::kAhead * 2 * W::kPieces * kWarp) + lane;
   uint4* const staged = shared + kRing<W>;
+  const int lane_rounds = static_cast<int>(static_cast<unsigned>(p.k + kRoundK - 1 - first * W::kLane) / kRoundK),
+            warp_rounds = static_cast<int>(static_cast<unsigned>(p.iterations + kWarps - 1 - warp) / kWarps);
+
+  // What is asked for next: where the lane's two rows go on, and how many rounds of them are left.
+  const uint4* from[2];
+  const typename W::Scale* scales_from[2];
+  int left, asked_tile, asked_round;
+  const auto point_at = [&](int tile) {
+    left = tile < tiles.end ? lane_rounds : 0, asked_tile = tile, asked_round = 0;
+    if constexpr (kAligned) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const int unit = job.row(tile, g + 8 * half) * p.row_units + first * W::kPieces;
+        from[half] = job.weights(tile) + unit;
+        if constexpr (W::kScaled) scales_from[half] = job.scales(tile) + unit / W::kUnitsPerScale;
+      }
+    }
+  };
+  const auto move_on = [&] {
+    left -= W::kAhead, asked_round += W::kAhead;
+    if constexpr (kAligned) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        from[half] += W::kAhead * kRound * W::kPieces;
+        if constexpr (W::kScaled) scales_from[half] += W::kAhead * kRound / W::kUnitsPerScale;
+      }
+    }
+  };
   uint32_t scale[W::kAhead][2];
-  const auto fetch = [&](int slot, int tile, int round) {
-    const int iteration = round * kWarps + warp, k = (iteration * 4 + t) * W::kLane;
-    const bool valid = tile < tiles.end && iteration < p.iterations && k < p.k;
+  const auto fetch = [&](int slot) {  // that many rounds further on
+    const bool valid = slot < left;
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       uint4* to = ring + (slot * 2 + half) * W::kPieces * kWarp;
       if constexpr (kAligned) {
-        const int unit = job.row(tile, g + 8 * half) * p.row_units + (iteration * 4 + t) * W::kPieces;
 #pragma unroll
         for (int piece = 0; piece < W::kPieces; ++piece)
-          cp_async16(to + piece * kWarp, job.weights(tile) + unit + piece, valid);
-        if constexpr (W::kScaled) scale[slot][half] = valid ? job.scales(tile)[unit / W::kUnitsPerScale] : 0;
+          cp_async16(to + piece * kWarp, from[half] + slot * kRound * W::kPieces + piece, valid);
+        if constexpr (W::kScaled) scale[slot][half] = valid ? scales_from[half][slot * kRound / W::kUnitsPerScale] : 0;
       } else if (valid) {
         uint4 raw[W::kPieces];
-        job.ragged(job.row(tile, g + 8 * half), k, raw);
+        job.ragged(job.row(asked_tile, g + 8 * half), (asked_round + slot) * kRoundK + first * W::kLane, raw);
 #pragma unroll
         for (int piece = 0; piece < W::kPieces; ++piece) to[piece * kWarp] = raw[piece];
       } else {
@@ -353,58 +399,73 @@ TEMPER_DEVICE void multiply_pass(const Few& p, Job& job, int rows, Share tiles, 
     }
     cp_async_commit();
   };
+
+  point_at(tiles.begin);
 #pragma unroll
-  for (int u = 0; u < W::kAhead; ++u) fetch(u, tiles.begin, u);
+  for (int u = 0; u < W::kAhead; ++u) fetch(u);
   job.prepare();
+  // A column without a row takes the last one's: its sums go nowhere.
+  const uint4* column[kGroups];
+#pragma unroll
+  for (int c = 0; c < kGroups; ++c)
+    column[c] = staged + min(kColumns * c + g, rows - 1) * p.stride + warp * (W::kLane / 2) + t;
+  const int o = static_cast<int>(thread % kOutputs), row = static_cast<int>(thread / kOutputs);
+  static_assert(kGroups * kColumns * kOutputs <= kThreads);
+  decltype(job.ahead(0, 0, 0)) ahead{};
+  if (row < rows) ahead = job.ahead(tiles.begin, row, o);
+  float even[kGroups][4] = {}, odd[kGroups][4] = {};
   bool filled = false;
-  for (int tile = tiles.begin; tile < tiles.end; ++tile) {
-    float even[kGroups][4] = {}, odd[kGroups][4] = {};
-    for (int round = 0; round < p.rounds; round += W::kAhead) {
-      if (!filled || (p.rounds > p.chunk_rounds && round % p.chunk_rounds == 0)) {
-        __syncthreads();  // the rows that were there are read
-        stage<W>(p, job, staged, rows, round * kWarps);
-        __syncthreads();
-        filled = true;
-      }
-      const uint4* column = staged + g * p.stride + (round % p.chunk_rounds * kWarps + warp) * (W::kLane / 2) + t;
-#pragma unroll
-      for (int u = 0; u < W::kAhead; ++u) {
-        cp_async_wait<W::kAhead - 1>();
-        if ((round + u) * kWarps + warp < p.iterations) {
-          uint4 raw[2][W::kPieces];
-#pragma unroll
-          for (int i = 0; i < 2 * W::kPieces; ++i)
-            raw[i / W::kPieces][i % W::kPieces] = ring[(u * 2 * W::kPieces + i) * kWarp];
-          const uint4* at = column + u * kWarps * (W::kLane / 2);
-          if constexpr (W::kInterleaved) {
-            if (__any_sync(kAllLanes, scale[u][0] > kMxfp4Narrow || scale[u][1] > kMxfp4Narrow))
-              multiply_step<W, true, kGroups>(even, odd, raw, scale[u], at, kColumns * p.stride, rows - g);
-            else multiply_step<W, false, kGroups>(even, odd, raw, scale[u], at, kColumns * p.stride, rows - g);
-          } else {
-            multiply_step<W, false, kGroups>(even, odd, raw, scale[u], at, kColumns * p.stride, rows - g);
-          }
-        }
-        const int next = round + u + W::kAhead;
-        if (next < p.rounds) fetch(u, tile, next);
-        else fetch(u, tile + 1, next - p.rounds);
-      }
+  // One loop over the rounds of all tiles: of two, the next tile's addresses would be held as long as the tile lasts.
+  for (int tile = tiles.begin, round = 0, in_chunk = 0; tile < tiles.end;) {
+    if (in_chunk == 0 && (!filled || p.rounds > p.chunk_rounds)) {
+      __syncthreads();  // the rows that were there are read
+      stage<W>(p, job, staged, rows, round * kWarps);
+      __syncthreads();
+      filled = true;
     }
-    float* mine = partial[parity][warp];
+    if (round + W::kAhead < p.rounds) move_on();
+    else point_at(tile + 1);
+#pragma unroll
+    for (int u = 0; u < W::kAhead; ++u) {
+      cp_async_wait<W::kAhead - 1>();
+      if (round + u < warp_rounds) {
+        uint4 raw[2][W::kPieces];
+#pragma unroll
+        for (int i = 0; i < 2 * W::kPieces; ++i)
+          raw[i / W::kPieces][i % W::kPieces] = ring[(u * 2 * W::kPieces + i) * kWarp];
+        const int at = (in_chunk + u) * kRoundStaged;
+        if constexpr (W::kInterleaved) {
+          if (__any_sync(kAllLanes, scale[u][0] > kMxfp4Narrow || scale[u][1] > kMxfp4Narrow))
+            multiply_step<W, true, kGroups>(even, odd, raw, scale[u], column, at);
+          else multiply_step<W, false, kGroups>(even, odd, raw, scale[u], column, at);
+        } else {
+          multiply_step<W, false, kGroups>(even, odd, raw, scale[u], column, at);
+        }
+      }
+      fetch(u);
+    }
+    round += W::kAhead, in_chunk += W::kAhead;
+    if (in_chunk == p.chunk_rounds) in_chunk = 0;
+    if (round < p.rounds) continue;
+    __syncthreads();  // the sums of the tile before are read
+    float* mine = partial[warp] + 2 * t * kPartialStride + g;
 #pragma unroll
     for (int c = 0; c < kGroups; ++c)
 #pragma unroll
-      for (int i = 0; i < 4; ++i)
-        mine[(kColumns * c + 2 * t + i % 2) * kPartialStride + g + 8 * (i / 2)] = even[c][i] + odd[c][i];
+      for (int i = 0; i < 4; ++i) {
+        mine[(kColumns * c + i % 2) * kPartialStride + 8 * (i / 2)] = even[c][i] + odd[c][i];
+        even[c][i] = odd[c][i] = 0;
+      }
     __syncthreads();
-    const int o = static_cast<int>(threadIdx.x) % kOutputs, row = static_cast<int>(threadIdx.x) / kOutputs;
-    static_assert(kGroups * kColumns * kOutputs <= kThreads);
-    if (row < rows)
-      job.finish(tile, row, o, [&](int output) {
+    if (row < rows) {
+      job.finish(tile, row, o, ahead, [&](int output) {
         float sum = 0;
-        for (int w = 0; w < kWarps; ++w) sum += partial[parity][w][row * kPartialStride + output];
+        for (int w = 0; w < kWarps; ++w) sum += partial[w][row * kPartialStride + output];
         return sum;
       });
-    parity ^= 1;  // the next tile's sums go where nobody reads
+      if (tile + 1 < tiles.end) ahead = job.ahead(tile + 1, row, o);
+    }
+    ++tile, round = in_chunk = 0;
   }
   cp_async_wait<0>();
 }
@@ -427,9 +488,13 @@ size_t cut(Few& p, int64_t rows) {
   return (kRing<W> + static_cast<size_t>(rows) * p.stride) * 16;
 }
 // As many blocks as run at once, each with the same number of tiles: x is staged once, and the loads of the next tile
-// are under way while this one ends.
-inline dim3 blocks_of(int64_t tiles, int resident) {
-  const int64_t at_once = std::max<int64_t>(static_cast<int64_t>(resident) * device().multiprocessors, 1);
+// are under way while this one ends. `most` to a multiprocessor, or as many as its shared memory holds: a last wave of
+// a few would take as long as a full one.
+template <int kGroups>
+dim3 blocks_of(int64_t tiles, int most, size_t shared) {
+  const int64_t room = device().shared_per_block + 1024,
+                fit = room / static_cast<int64_t>(shared + kStaticBytes<kGroups>),
+                at_once = std::max<int64_t>(std::min<int64_t>(most, fit), 1) * std::max(device().multiprocessors, 1);
   return dim3(static_cast<unsigned>(blocks_for(tiles, blocks_for(tiles, at_once))));
 }
 
@@ -440,13 +505,12 @@ TEMPER_DEVICE void multiply_groups(const Few& p, Job& job, uint4* shared) {
   const int tiles = (p.n + kOutputs - 1) / kOutputs;
   const Share share = share_of(filled_groups(p) * tiles);
   if (p.offsets && blockIdx.x == 0) find_group(p, 0, true);
-  int parity = 0;
   for (int at = share.begin; at < share.end;) {
     const int begin = at % tiles, end = min(tiles, begin + share.end - at);
     job.group = find_group(p, at / tiles, false);
     for (job.first = 0; job.first < job.group.rows; job.first += kGroups * kColumns)
       multiply_pass<W, kAligned, kGroups>(p, job, min(job.group.rows - job.first, kGroups * kColumns),
-                                          Share{begin, end}, shared, parity);
+                                          Share{begin, end}, shared);
     at += end - begin;
   }
 }

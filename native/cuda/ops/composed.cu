@@ -27,9 +27,6 @@ namespace {
 constexpr int kMostRows = 2 * kColumns;       // of a pass
 constexpr int kNormWidth = 4 * 4 * kThreads;  // rows whose norm is summed as rmsnorm.cu sums it
 
-TEMPER_DEVICE float float_at(const void* p, bool bf16, int64_t i) {
-  return bf16 ? bf16_to_float(static_cast<const uint16_t*>(p)[i]) : static_cast<const float*>(p)[i];
-}
 TEMPER_DEVICE Floats<4> floats_at(const void* p, bool bf16, int64_t i) {
   return bf16 ? gpu::load<4>(static_cast<const uint16_t*>(p) + i) : gpu::load<4>(static_cast<const float*>(p) + i);
 }
@@ -111,12 +108,6 @@ struct NormedRows {
 // Of a kernel with a block for each tile.
 TEMPER_DEVICE Share own_tile() { return {static_cast<int>(blockIdx.x), static_cast<int>(blockIdx.x) + 1}; }
 
-TEMPER_DEVICE float with_bias(const void* bias, bool bf16, int64_t n, float sum) {
-  float total = 0;
-  if (bias) total = float_at(bias, bf16, n);
-  return total + sum;
-}
-
 // ---- queries, keys and values ----
 struct Matrix {
   const uint4* w;
@@ -157,18 +148,29 @@ struct QkvJob : NormedRows {
     return n < m.n ? n : m.n - 1;
   }
   TEMPER_DEVICE void ragged(int, int, uint4 (&)[W::kPieces]) const {}
+  TEMPER_DEVICE bool turns(int tile) const { return tile < a.m[2].begin; }
+  struct Ahead {  // of values one bias alone
+    uint32_t bias[2];
+    float cosine, sine;
+  };
+  TEMPER_DEVICE Ahead ahead(int tile, int r, int output) const {
+    const Matrix& m = of(tile);
+    const auto bias = [&](int o) { return bias_bits(m.bias, m.bias_bf16, row(tile, o)); };
+    if (!turns(tile)) return {{bias(output), 0}, 0, 0};
+    const int64_t angle = static_cast<int64_t>(first + r) * a.half + element(tile, output);
+    return {{bias(output % 8), bias(output % 8 + 8)}, a.cosines[angle], a.sines[angle]};
+  }
   template <class Sum>
-  TEMPER_DEVICE void finish(int tile, int r, int output, Sum&& sum) const {
+  TEMPER_DEVICE void finish(int tile, int r, int output, const Ahead& had, Sum&& sum) const {
     const Matrix& m = of(tile);
     const int which = tile < a.m[1].begin ? 0 : tile < a.m[2].begin ? 1 : 2, n = row(tile, output);
     const int64_t t = first + r;
-    const auto value = [&](int o) { return with_bias(m.bias, m.bias_bf16, row(tile, o), sum(o)); };
     float x;
     if (which == 2) {
-      x = value(output);
+      x = bias_of(had.bias[0], m.bias_bf16) + sum(output);
     } else {
-      const int64_t angle = t * a.half + element(tile, output);
-      const Turned turned = turn(value(output % 8), value(output % 8 + 8), a.cosines[angle], a.sines[angle]);
+      const auto value = [&](int i, int o) { return bias_of(had.bias[i], m.bias_bf16) + sum(o); };
+      const Turned turned = turn(value(0, output % 8), value(1, output % 8 + 8), had.cosine, had.sine);
       x = output < 8 ? turned.first : turned.second;
     }
     if (which == 0) {
@@ -200,10 +202,9 @@ __global__ void __launch_bounds__(kThreads, kGroups == 1 ? kBlocks : 1) qkv_kern
       if (a.rows[j] == a.rows[threadIdx.x])
         report_fault(a.p.fault, FaultCode::repeated_row, a.p.op, "rows", threadIdx.x, a.rows[j], a.cache_rows);
   QkvJob<W> job(a);
-  int parity = 0;
   for (; job.first < a.T; job.first += kGroups * kColumns) {
     job.rows = min(a.T - job.first, kGroups * kColumns);
-    multiply_pass<W, true, kGroups>(a.p, job, job.rows, share_of(a.tiles), shared, parity);
+    multiply_pass<W, true, kGroups>(a.p, job, job.rows, share_of(a.tiles), shared);
   }
 }
 
@@ -225,10 +226,13 @@ struct RouterJob : NormedRows {
   TEMPER_DEVICE const uint8_t* scales(int) const { return nullptr; }
   TEMPER_DEVICE int row(int tile, int output) const { return min(tile * kOutputs + output, a.E - 1); }
   TEMPER_DEVICE void ragged(int, int, uint4 (&)[1]) const {}
+  TEMPER_DEVICE uint32_t ahead(int tile, int, int output) const {
+    return bias_bits(a.bias, a.bias_bf16, row(tile, output));
+  }
   template <class Sum>
-  TEMPER_DEVICE void finish(int tile, int r, int output, Sum&& sum) const {
+  TEMPER_DEVICE void finish(int tile, int r, int output, uint32_t had, Sum&& sum) const {
     const int e = tile * kOutputs + output;
-    if (e < a.E) a.logits[static_cast<int64_t>(first + r) * a.E + e] = with_bias(a.bias, a.bias_bf16, e, sum(output));
+    if (e < a.E) a.logits[static_cast<int64_t>(first + r) * a.E + e] = bias_of(had, a.bias_bf16) + sum(output);
   }
 };
 
@@ -262,10 +266,9 @@ __global__ void __launch_bounds__(kThreads, kGroups == 1 ? kBlocks : 1) router_k
   TEMPER_DYNAMIC_SHARED(uint4, shared);
   __shared__ bool last;
   RouterJob job(a);
-  int parity = 0;
   for (; job.first < a.T; job.first += kGroups * kColumns) {
     job.rows = min(a.T - job.first, kGroups * kColumns);
-    multiply_pass<Bf16Weights, true, kGroups>(a.p, job, job.rows, own_tile(), shared, parity);
+    multiply_pass<Bf16Weights, true, kGroups>(a.p, job, job.rows, own_tile(), shared);
   }
   __threadfence();  // this thread's logits, before its block is counted
   __syncthreads();
@@ -291,14 +294,20 @@ template <class W>
 struct SwigluJob : GroupRows<W> {
   const Swiglu& a;
   TEMPER_DEVICE explicit SwigluJob(const Swiglu& of) : GroupRows<W>(of.p), a(of) {}
+  struct Ahead {
+    uint32_t gate, linear;
+  };
+  TEMPER_DEVICE Ahead ahead(int tile, int, int output) const {
+    const int n = tile * kOutputs + 2 * output;
+    if (output >= kOutputs / 2) return {};
+    return {this->bias_ahead(n), this->bias_ahead(n + 1)};
+  }
   template <class Sum>
-  TEMPER_DEVICE void finish(int tile, int r, int output, Sum&& sum) const {
+  TEMPER_DEVICE void finish(int tile, int r, int output, const Ahead& had, Sum&& sum) const {
     const int n = tile * kOutputs + 2 * output;
     if (output >= kOutputs / 2 || n >= a.p.n) return;
-    const int64_t bias = static_cast<int64_t>(this->group.expert) * a.p.n + n;
     a.out[static_cast<int64_t>(this->group.begin + this->first + r) * (a.p.n / 2) + n / 2] =
-        swiglu(with_bias(a.p.bias, a.p.bias_bf16, bias, sum(2 * output)),
-               with_bias(a.p.bias, a.p.bias_bf16, bias + 1, sum(2 * output + 1)), a.alpha, a.limit);
+        swiglu(this->bias(had.gate) + sum(2 * output), this->bias(had.linear) + sum(2 * output + 1), a.alpha, a.limit);
   }
 };
 template <class W>
@@ -322,12 +331,11 @@ template <class W>
 struct CombineJob : GroupRows<W> {
   float* y;  // [pairs][kOutputs] of the block's one tile
   TEMPER_DEVICE CombineJob(const Combine& of, const Group& group, float* to) : GroupRows<W>(of.p, group), y(to) {}
+  TEMPER_DEVICE uint32_t ahead(int tile, int, int output) const { return this->bias_ahead(tile * kOutputs + output); }
   template <class Sum>
-  TEMPER_DEVICE void finish(int tile, int r, int output, Sum&& sum) const {
-    const int n = tile * kOutputs + output;
-    if (n < this->p.n)
-      y[(this->group.begin + this->first + r) * kOutputs + output] = with_bias(
-          this->p.bias, this->p.bias_bf16, static_cast<int64_t>(this->group.expert) * this->p.n + n, sum(output));
+  TEMPER_DEVICE void finish(int tile, int r, int output, uint32_t had, Sum&& sum) const {
+    if (tile * kOutputs + output < this->p.n)
+      y[(this->group.begin + this->first + r) * kOutputs + output] = this->bias(had) + sum(output);
   }
 };
 template <class W>
@@ -344,11 +352,10 @@ __global__ void __launch_bounds__(kThreads, kBlocks) combine_kernel(Combine a) {
   wait_for_previous();
   TEMPER_DYNAMIC_SHARED(uint4, shared);
   __shared__ float y[kMostPairs * kOutputs];
-  int parity = 0;
   for (int slot = 0; slot < a.slots; ++slot) {
     CombineJob<W> job(a, find_group(a.p, slot, slot == 0), y);
     for (; job.first < job.group.rows; job.first += kColumns)
-      multiply_pass<W, true, 1>(a.p, job, min(job.group.rows - job.first, kColumns), own_tile(), shared, parity);
+      multiply_pass<W, true, 1>(a.p, job, min(job.group.rows - job.first, kColumns), own_tile(), shared);
   }
   __syncthreads();
   const int t = static_cast<int>(threadIdx.x) / kOutputs, o = static_cast<int>(threadIdx.x) % kOutputs,
@@ -415,10 +422,10 @@ template <class W>
 void run(Qkv& a) {
   if (a.T <= kColumns) {
     const size_t shared = cut<W, 1>(a.p, a.T);
-    launch(qkv_kernel<W, 1>, blocks_of(a.tiles, kBlocks), kThreads, shared, a);
+    launch(qkv_kernel<W, 1>, blocks_of<1>(a.tiles, kBlocks, shared), kThreads, shared, a);
   } else {
     const size_t shared = cut<W, 2>(a.p, std::min(a.T, kMostRows));
-    launch(qkv_kernel<W, 2>, blocks_of(a.tiles, 1), kThreads, shared, a);
+    launch(qkv_kernel<W, 2>, blocks_of<2>(a.tiles, 1, shared), kThreads, shared, a);
   }
 }
 bool one_kernel(const args::linear_qkv_fwd& c) {
@@ -478,7 +485,7 @@ template <class W>
 void run(Swiglu& a) {
   const int64_t slots = std::min(a.p.groups, a.p.m);
   const size_t shared = cut<W, 1>(a.p, std::min(a.p.m, kColumns));
-  launch(swiglu_kernel<W>, blocks_of(slots * blocks_for(a.p.n, kOutputs), kBlocks), kThreads, shared, a);
+  launch(swiglu_kernel<W>, blocks_of<1>(slots * blocks_for(a.p.n, kOutputs), kBlocks, shared), kThreads, shared, a);
 }
 // Experts' weights [E,N,C] as few_rows would take them for P rows, 16 bytes at a time; false: it would not.
 template <class Args>
