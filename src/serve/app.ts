@@ -8,6 +8,7 @@ import { ApiError, asApiError } from './api-error.js';
 import { APIS } from './apis.js';
 import type { Bodies } from './bodies.js';
 import type { CallerService, Callers } from './callers.js';
+import { answerJson, type JsonBytes, jsonOf } from './json-pieces.js';
 import { ANYBODY, type ApiKeys } from './keys.js';
 import { openApiDocument } from './openapi.js';
 import { createPlayground } from './playground.js';
@@ -54,10 +55,10 @@ export const SHADOW_HEADER = ['temper-screening', 'shadow'] as const;
 const OPEN: readonly string[] = ['/health', '/ready'];
 const OTHERS: readonly string[] = [...OPEN, '/metrics', '/openapi.json'];
 
-let description: ReturnType<typeof openApiDocument> | undefined;
+let description: Promise<JsonBytes> | undefined;
 /** All APIs, as /openapi.json tells them: made once. */
-export function describeApis(): ReturnType<typeof openApiDocument> {
-  description ??= openApiDocument(APIS);
+export function describeApis(): Promise<JsonBytes> {
+  description ??= openApiDocument(APIS).then(jsonOf);
   return description;
 }
 
@@ -160,7 +161,7 @@ export function createApp(options: AppOptions): Hono<Env> {
   app.get('/health', (c) => c.json({ status: 'ok' }));
   app.get('/ready', (c) => (admission.draining ? c.json({ status: 'draining' }, 503) : c.json({ status: 'ready' })));
   app.get('/metrics', async (c) => c.text(await meter.text(), 200, { 'content-type': meter.contentType }));
-  app.get('/openapi.json', async (c) => c.json(await describeApis()));
+  app.get('/openapi.json', async (c) => answerJson(c, await describeApis()));
   page.register(app);
   review?.register(app);
   for (const api of APIS) api.register(app, serviceOf);

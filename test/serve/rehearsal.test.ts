@@ -17,7 +17,8 @@ it('answers as many requests as it is to, and ends', async () => {
   };
   await rehearse(info, { busy: free, signal: new AbortController().signal, requests: 40 });
   expect(asked).toBe(41); // before each, and before its routes are described
-  expect(await Promise.race([describeApis(), 'not made yet'])).toHaveProperty('openapi', '3.1.0');
+  const described = await Promise.race([describeApis(), 'not made yet']);
+  expect(JSON.parse(JSON.stringify(described))).toHaveProperty('openapi', '3.1.0');
 });
 
 it('gives way while others are answered, and ends when it is told to', async () => {
