@@ -13,6 +13,8 @@ import { type Answer, completion, type JudgeServer, nonceOf, startJudgeServer } 
 
 const policy = definePolicy('contact', 'C1: a phone number\nC2: a card number');
 const allow = (request: Parameters<Answer>[0]): string => renderVerdict({ rule: null, nonce: nonceOf(request) });
+/** The judge's port may have any digits. */
+const withoutPort = (detail: string | null | undefined): string => `${detail}`.replace(/:\d+:/, ':');
 const TEXT = 'Call Rossi on 0171 555 0142 before friday evening';
 
 async function judged(
@@ -251,7 +253,7 @@ describe('what must not leave by a detail', () => {
   ])('a server that repeats %s', async (_, sentence) => {
     const { verdict } = await judged((q, r) => json(r, 400, { error: { message: sentence(q) } }), { apiKey: SECRET });
     expect(verdict).toMatchObject({ outcome: 'unjudged', cause: 'http_status' });
-    expect(verdict.detail).not.toMatch(/Rossi|0171|sk-live/);
+    expect(withoutPort(verdict.detail)).not.toMatch(/Rossi|0171|sk-live/);
     expect(verdict.detail).toContain('answered 400');
   });
   it.each([
@@ -268,13 +270,13 @@ describe('what must not leave by a detail', () => {
     for (const words of [`Bearer ${SECRET}`, TEXT]) {
       const { verdict } = await judged((_q, r) => json(r, 200, body(words)), { apiKey: SECRET });
       expect(verdict.outcome).toBe('unjudged');
-      expect(verdict.detail).not.toMatch(/Rossi|0171|sk-live|4f9a8b/);
+      expect(withoutPort(verdict.detail)).not.toMatch(/Rossi|0171|sk-live|4f9a8b/);
     }
   });
   it('an answer off the contract that repeats the text', async () => {
     const { verdict } = await judged((_, r) => completion(r, { content: `You said: ${TEXT}` }));
     expect(verdict.cause).toBe('off_contract');
-    expect(verdict.detail).not.toMatch(/Rossi|0171/);
+    expect(withoutPort(verdict.detail)).not.toMatch(/Rossi|0171/);
   });
   it.each([
     ['an Error', new Error(`Bearer ${SECRET}`)],
