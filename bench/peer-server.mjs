@@ -31,7 +31,7 @@ const rounds = Number(o.rounds),
 const say = (text) => process.stderr.write(`${text}\n`);
 const median = (xs) => xs.toSorted((a, b) => a - b)[Math.floor(xs.length / 2)] ?? Number.NaN;
 
-const model = await shapes20b(Number(o.layers), o.work),
+const model = await shapes20b(Number(o.layers), { work: o.work }),
   exported = `${model}-gguf`;
 if (!existsSync(exported)) {
   say(`making ${exported}`);

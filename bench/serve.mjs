@@ -12,7 +12,7 @@ import { cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { longer, makeAdapters, shapes20b, writesText } from './serving.mjs';
+import { longer, makeAdapters, shapes20b } from './serving.mjs';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const ADMIN = 'key-of-the-benchmark';
@@ -183,7 +183,8 @@ async function main() {
   const is20b = !values.model && shapes[0] === '20b';
   if (!values.model && !is20b && shapes[0] !== 'nano')
     throw new Error(`--shapes: got '${shapes[0]}', wanted nano or 20b`);
-  const model = values.model ?? (is20b ? await shapes20b(Number(values.layers)) : join(root, 'models', 'nano'));
+  const model =
+    values.model ?? (is20b ? await shapes20b(Number(values.layers), { text: true }) : join(root, 'models', 'nano'));
   const only = values.only !== '' ? values.only.split(',') : is20b ? ['http', 'prefix', 'adapters', 'gap'] : null;
   const wants = (name) => only === null || only.includes(name);
   const rounds = Number(values.rounds),
@@ -379,7 +380,6 @@ async function main() {
     // Streams write text and nothing else, so that each token is seen.
     const positions = 16_384,
       beginsMs = 300;
-    if (is20b) writesText(model);
     const other = await serve({
       engine: {
         ...options,

@@ -26,15 +26,16 @@ export const settle = (...files) => {
 
 /**
  * A checkpoint of the released 20b's shapes with so many layers and o200k's vocabulary, drawn weights, bf16 and MXFP4;
- * made where it is not there yet. @returns its folder
+ * made where it is not there yet. @param text its streams write text alone @returns its folder
  */
-export async function shapes20b(layers, work = WORK) {
-  const model = join(work, `20b-${layers}`);
+export async function shapes20b(layers, { work = WORK, text = false } = {}) {
+  const model = join(work, `20b-${layers}${text ? '-text' : ''}`);
   if (!existsSync(join(model, 'tokenizer.json'))) {
     process.stderr.write(`making ${model}\n`);
     const { initCheckpoint, PRESETS } = await import('../dist/model/init.js');
     await initCheckpoint(model, { ...PRESETS['20b'], num_hidden_layers: layers }, { seed: 1 });
     writeO200k(model);
+    if (text) writesText(model);
     settle(...readdirSync(model).map((name) => join(model, name)));
   }
   return model;
@@ -85,14 +86,13 @@ function headRows(model, work) {
   }
 }
 /**
- * Its streams write text with each token, and no others, at a low temperature: a token without text looks like a long
- * wait for the next one. Their rows of the head become zeros, which are not among the likely ones. In place, once.
+ * Streams write text with each token then, at a low temperature: a token without text looks like a long wait for the
+ * next one. The others' rows of the head become zeros, in its file, which are not among the likely ones.
  */
-export function writesText(model) {
+function writesText(model) {
   const ids = textless(model);
   headRows(model, ({ read, write }) => {
     const nothing = Buffer.alloc(read(ids[0]).length);
-    if (ids.every((id) => read(id).equals(nothing))) return;
     for (const id of ids) write(id, nothing);
   });
 }
