@@ -100,34 +100,45 @@ function* writtenList(entries: Iterable<unknown>, small: boolean): Written {
   yield before === '[' ? '[]' : ']';
 }
 const decoder = new TextDecoder();
+/** When to look at the clock, while a part grows by pieces. */
+class Look {
+  #pieces = 0;
+  #from = 0;
+  /** @param length of the part, with the piece */
+  isDue(length: number): boolean {
+    return ++this.#pieces >= LOOK_PIECES || length - this.#from >= LOOK;
+  }
+  /** @param length of the part that goes on */
+  async look(length: number): Promise<void> {
+    this.#pieces = 0;
+    this.#from = length;
+    if (isLate()) await pause();
+  }
+}
 /**
  * JSON of a value, a part at a time, with others' turns between: small pieces are joined, and what is there as bytes is
  * read as text.
  */
 export async function* jsonParts(value: unknown): AsyncGenerator<string, void, void> {
-  let part = '',
-    looked = 0,
-    pieces = 0;
+  const clock = new Look();
+  let part = '';
   for (const piece of written(value)) {
     part += typeof piece === 'string' ? piece : decoder.decode(piece);
-    if (++pieces < LOOK_PIECES && part.length - looked < LOOK) continue;
+    if (!clock.isDue(part.length)) continue;
     if (part.length >= PART) {
       yield part;
       part = '';
     }
-    looked = part.length;
-    pieces = 0;
-    if (isLate()) await pause();
+    await clock.look(part.length);
   }
   yield part;
 }
 /** The whole of it: as bytes, since a text of many pieces would be put together at once when it is first looked at. */
 export async function jsonOf(value: unknown): Promise<JsonBytes> {
   if (value instanceof JsonBytes) return value;
-  const pieces: Uint8Array[] = [];
-  let part = '',
-    looked = 0,
-    since = 0;
+  const clock = new Look(),
+    pieces: Uint8Array[] = [];
+  let part = '';
   const flush = (): void => {
     if (part !== '') pieces.push(Buffer.from(part));
     part = '';
@@ -135,15 +146,13 @@ export async function jsonOf(value: unknown): Promise<JsonBytes> {
   for (const piece of written(value)) {
     if (typeof piece === 'string') {
       part += piece;
-      if (++since < LOOK_PIECES && part.length - looked < LOOK) continue;
+      if (!clock.isDue(part.length)) continue;
       if (part.length >= PART) flush();
     } else {
       flush();
       pieces.push(piece);
     }
-    looked = part.length;
-    since = 0;
-    if (isLate()) await pause();
+    await clock.look(part.length);
   }
   flush();
   return new JsonBytes(pieces);

@@ -27,6 +27,26 @@ const values: readonly unknown[] = [
   },
 ];
 
+/** Turns of the event loop from now on, until the end. */
+function countedTurns(): { readonly now: number; end: () => number } {
+  let turns = 0,
+    over = false;
+  const count = (): void => {
+    turns++;
+    if (!over) setImmediate(count);
+  };
+  setImmediate(count);
+  return {
+    get now() {
+      return turns;
+    },
+    end: () => {
+      over = true;
+      return turns;
+    },
+  };
+}
+
 describe('JSON in parts', () => {
   it.each(values)('is what JSON.stringify makes: %j', async (value) => {
     expect((await jsonOf(value)).whole.toString()).toBe(JSON.stringify(value));
@@ -48,35 +68,22 @@ describe('JSON in parts', () => {
   });
   it('lets others go on while a large one is made', async () => {
     const list = LazyList.of(new Array(200_000).fill(0), () => ({ a: ['some', 'text'] }));
-    let turns = 0,
-      over = false;
-    const count = (): void => {
-      turns++;
-      if (!over) setImmediate(count);
-    };
-    setImmediate(count);
+    const turns = countedTurns();
     await jsonOf(list);
-    over = true;
-    expect(turns).toBeGreaterThan(2);
+    expect(turns.end()).toBeGreaterThan(2);
   });
   it.each(['jsonOf', 'jsonParts'])('lets others go on where it is short, and much work: %s', async (by) => {
-    let turn = 0,
-      over = false;
-    const count = (): void => {
-      turn++;
-      if (!over) setImmediate(count);
-    };
-    setImmediate(count);
+    const turns = countedTurns();
     const made: number[] = [];
     const list = LazyList.of(new Array<number>(64).fill(1), (n) => {
-      made[turn] = (made[turn] ?? 0) + 1;
+      made[turns.now] = (made[turns.now] ?? 0) + 1;
       for (const from = performance.now(); performance.now() - from < 1; );
       return n;
     });
     let text = '';
     if (by === 'jsonOf') ({ text } = await jsonOf(list));
     else for await (const part of jsonParts(list)) text += part;
-    over = true;
+    turns.end();
     expect(text).toBe(JSON.stringify(new Array(64).fill(1)));
     expect(Math.max(...made.filter(Number))).toBeLessThanOrEqual(24);
   });
