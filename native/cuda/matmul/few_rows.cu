@@ -9,16 +9,17 @@
 // One block: 16 outputs, 8 warps that take the k iterations in turn (4·kLane k each), kAhead iterations of weights in
 // flight per warp, partial sums added over the warps in order. Issue slots set the limit for MXFP4: at 3.9 TB/s an H200
 // has 4.0 lane instructions for each fp4 value (1.755 GHz), and a tile takes 4.0 (counted in the machine code, 4 rows),
-// of them 2.4 to decode. It was 4.8, which is why experts ran at 2.8 TB/s.
+// of them 2.4 to decode; it was 4.8 when experts were measured, at 2.8 TB/s.
 //
 //   weights  a value  a lane in flight  a matrix of 20b at 4.3 TB/s
 //   bf16     2 B      4 × 2 × 16 B      q_proj 4096×2880, 1 row: 23.6 MB, 5.5 µs · head 201088×2880: 1158 MB, 269 µs
 //   q8       1.06 B   3 × 2 × 16 B      q_proj 12.5 MB, 2.9 µs
 //   MXFP4    0.53 B   3 × 2 × 16 B      gate_up 5760×2880, 4 rows of 4 experts: 35.3 MB, 0.13 GFLOP: 8.2 µs
-// Registers by nvcc 13.0: 60 to 80 on sm_80, 86 and 90a, none spilled. Shared memory: 5 KiB of partial sums, 24 to 32
-// KiB of weights under way, and x: 6 KiB for one row of 2880, 46 KiB for eight. Three blocks a multiprocessor (H200),
-// two at 8 rows of bf16. Instructions are counted by hand from the source. H200, one row of 20b, each kernel alone
-// (ncu, cold caches): 33 µs on average with bf16 weights, the head included, 18 with MXFP4.
+// Registers by nvcc 13.0 up to 8 rows: 62 to 80 on sm_80, 86 and 90a, none spilled on sm_90a (all:
+// bench/results/ptxas.md). Shared memory: 5 KiB of partial sums, 24 to 32 KiB of weights under way, and x: 6 KiB for
+// one row of 2880, 46 KiB for eight. Three blocks a multiprocessor (H200), two at 8 rows of bf16. As it was on
+// 2026-11-27, on an H200, one row of 20b, each kernel alone (ncu, cold caches): 33 µs on average with bf16 weights, the
+// head included, 18 with MXFP4.
 #include <algorithm>
 
 #include "cuda/matmul/few_rows.cuh"
