@@ -1,9 +1,9 @@
 // node bench/serve.mjs [--shapes nano,20b | --model DIR] [--layers N] [--threads N] [--only NAME,…] [--rounds N]
 // [--tokens N]: what the server costs, on loopback: with nano, and with some layers of the 20b's shapes (made in a
-// temporary folder: six unless told, 6 GB; all 24 take 14; the fewer there are, the more of a step is the head) the rows that
-// depend on how long a step takes. The load comes from a process of its own, which ends by itself; engine alone and
-// server run in turns in one process, so that both have the same threads. One JSON row per figure on stdout. Needs the
-// build (npm run build).
+// temporary folder: six unless told, 6 GB; all 24 take 14; the fewer there are, the more of a step is the head) the
+// rows that depend on how long a step takes. The load comes from a process of its own, which ends by itself; engine
+// alone and server run in turns in one process, so that both have the same threads. One JSON row per figure on stdout.
+// Needs the build (npm run build).
 import { fork, spawn, spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { request as httpRequest } from 'node:http';
