@@ -16,7 +16,7 @@
 //   q8       1.06 B   3 × 2 × 16 B      q_proj 12.5 MB, 2.9 µs
 //   MXFP4    0.53 B   3 × 2 × 16 B      gate_up 5760×2880, 4 rows of 4 experts: 35.3 MB, 0.13 GFLOP: 8.2 µs
 // Registers by nvcc 13.0 up to 8 rows: 62 to 80 on sm_80, 86 and 90a, none spilled on sm_90a (all:
-// bench/results/ptxas.md). Shared memory: 5 KiB of partial sums, 24 to 32 KiB of weights under way, and x: 6 KiB for
+// bench/results/ptxas.md). Shared memory: 4 KiB of partial sums, 24 to 32 KiB of weights under way, and x: 6 KiB for
 // one row of 2880, 46 KiB for eight. Three blocks a multiprocessor (H200), two at 8 rows of bf16. As it was on
 // 2026-11-27, on an H200, one row of 20b, each kernel alone (ncu, cold caches): 33 µs on average with bf16 weights, the
 // head included, 18 with MXFP4.

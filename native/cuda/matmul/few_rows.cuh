@@ -11,8 +11,7 @@
 namespace temper::gpu::few {
 
 constexpr int kThreads = 256, kWarps = kThreads / kWarp, kColumns = 8, kOutputs = 16;
-constexpr int kBlocks = 3;                    // per multiprocessor: 85 registers a thread
-constexpr int kPartialStride = kOutputs + 4;  // keeps the four t of a store in different banks
+constexpr int kBlocks = 3;  // per multiprocessor: 85 registers a thread
 // shared memory for x at most: 8 rows of 4096 a group of columns; less where a block may not have so much
 constexpr size_t kStagedBytes = 72 * 1024;
 
@@ -329,7 +328,11 @@ TEMPER_DEVICE void multiply_step(float (&even)[kGroups][4], float (&odd)[kGroups
 template <class W>
 constexpr int kRing = kWarps * W::kAhead * 2 * W::kPieces * kWarp;  // 16-byte units
 template <int kGroups>
-constexpr int kPartials = kWarps * kGroups * kColumns * kPartialStride;
+constexpr int kPartials = kWarps * kGroups * kColumns * kOutputs;
+// Where a warp's partial sum lies among its own: what its 32 lanes store at once is in 32 banks, and so are two columns.
+TEMPER_DEVICE constexpr int partial_at(int column, int output) {
+  return (column ^ (column >> 2 & 1)) * kOutputs + (output ^ (column << 2 & 8));
+}
 // partial sums, and what the driver keeps of each block
 template <int kGroups>
 constexpr size_t kStaticBytes = kPartials<kGroups> * 4 + 1024;
@@ -338,9 +341,9 @@ constexpr size_t kStaticBytes = kPartials<kGroups> * 4 + 1024;
 // a tile, and a round is a constant further on.
 template <class W, bool kAligned, int kGroups, class Job>
 TEMPER_DEVICE void multiply_pass(const Few& p, Job& job, int rows, Share tiles, uint4* shared) {
-  // One buffer and a second barrier: with two buffers and 8 rows of 2880 an H200's multiprocessor holds two blocks of
-  // MXFP4, not three.
-  __shared__ float partial[kWarps][kGroups * kColumns * kPartialStride];
+  // One buffer without gaps and a second barrier: else an H200's multiprocessor would hold two blocks of MXFP4 with 8
+  // rows of 2880, not three.
+  __shared__ float partial[kWarps][kGroups * kColumns * kOutputs];
   constexpr int kRound = kWarps * 4, kRoundK = kRound * W::kLane;  // lanes and k from a warp's iteration to its next
   constexpr int kRoundStaged = kRoundK / 8;                        // units of x
   const unsigned thread = threadIdx.x;                             // unsigned: divisions are shifts
@@ -448,19 +451,18 @@ TEMPER_DEVICE void multiply_pass(const Few& p, Job& job, int rows, Share tiles, 
     if (in_chunk == p.chunk_rounds) in_chunk = 0;
     if (round < p.rounds) continue;
     __syncthreads();  // the sums of the tile before are read
-    float* mine = partial[warp] + 2 * t * kPartialStride + g;
 #pragma unroll
     for (int c = 0; c < kGroups; ++c)
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        mine[(kColumns * c + i % 2) * kPartialStride + 8 * (i / 2)] = even[c][i] + odd[c][i];
+        partial[warp][partial_at(kColumns * c + 2 * t + i % 2, g + 8 * (i / 2))] = even[c][i] + odd[c][i];
         even[c][i] = odd[c][i] = 0;
       }
     __syncthreads();
     if (row < rows) {
       job.finish(tile, row, o, ahead, [&](int output) {
         float sum = 0;
-        for (int w = 0; w < kWarps; ++w) sum += partial[w][row * kPartialStride + output];
+        for (int w = 0; w < kWarps; ++w) sum += partial[w][partial_at(row, output)];
         return sum;
       });
       if (tile + 1 < tiles.end) ahead = job.ahead(tile + 1, row, o);
@@ -469,6 +471,14 @@ TEMPER_DEVICE void multiply_pass(const Few& p, Job& job, int rows, Share tiles, 
   }
   cp_async_wait<0>();
 }
+
+// Units from row to row of x in shared memory: rows start 64 bytes apart, modulo the banks.
+template <class W>
+constexpr int64_t stride_of(int64_t iterations) {
+  return (iterations * (W::kLane / 2) + 7) / 8 * 8 + 4;
+}
+// Eight rows of an expert of 20b or 120b, 2880 wide: as many blocks as that are to fit an H200's multiprocessor, 228 KiB.
+static_assert(kBlocks * ((kRing<Mxfp4Weights> + 8 * stride_of<Mxfp4Weights>(23)) * 16 + kStaticBytes<1>) <= 228 * 1024);
 
 // How a product of `rows` rows at a time is cut; what it says of shared memory is for launch.
 template <class W, int kGroups>
@@ -480,11 +490,7 @@ size_t cut(Few& p, int64_t rows) {
                                static_cast<size_t>(device().shared_per_block) - kStaticBytes<kGroups> - kRing<W> * 16);
   const int64_t fit = static_cast<int64_t>(room) / 16 / rows / (units * kWarps * W::kAhead) * W::kAhead;
   p.chunk_rounds = static_cast<int>(std::clamp<int64_t>(fit, W::kAhead, p.rounds));
-  // rows start 64 bytes apart, modulo the banks
-  p.stride =
-      static_cast<int>(blocks_for(static_cast<int64_t>(std::min(p.iterations, p.chunk_rounds * kWarps)) * units, 8)) *
-          8 +
-      4;
+  p.stride = static_cast<int>(stride_of<W>(std::min(p.iterations, p.chunk_rounds * kWarps)));
   return (kRing<W> + static_cast<size_t>(rows) * p.stride) * 16;
 }
 // As many blocks as run at once, each with the same number of tiles: x is staged once, and the loads of the next tile
