@@ -329,7 +329,7 @@ template <class W>
 constexpr int kRing = kWarps * W::kAhead * 2 * W::kPieces * kWarp;  // 16-byte units
 template <int kGroups>
 constexpr int kPartials = kWarps * kGroups * kColumns * kOutputs;
-// Where a warp's partial sum lies among its own: what its 32 lanes store at once is in 32 banks, and so are two columns.
+// Where a partial sum lies among its warp's: what 32 lanes store at once is in 32 banks, and so are two columns.
 TEMPER_DEVICE constexpr int partial_at(int column, int output) {
   return (column ^ (column >> 2 & 1)) * kOutputs + (output ^ (column << 2 & 8));
 }
@@ -477,7 +477,7 @@ template <class W>
 constexpr int64_t stride_of(int64_t iterations) {
   return (iterations * (W::kLane / 2) + 7) / 8 * 8 + 4;
 }
-// Eight rows of an expert of 20b or 120b, 2880 wide: as many blocks as that are to fit an H200's multiprocessor, 228 KiB.
+// Eight rows of an expert of 20b or 120b, 2880 wide: so many blocks are to fit an H200's multiprocessor, 228 KiB.
 static_assert(kBlocks * ((kRing<Mxfp4Weights> + 8 * stride_of<Mxfp4Weights>(23)) * 16 + kStaticBytes<1>) <= 228 * 1024);
 
 // How a product of `rows` rows at a time is cut; what it says of shared memory is for launch.
