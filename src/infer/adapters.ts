@@ -69,16 +69,17 @@ export class Adapters implements Disposable {
 
   /**
    * Reads a PEFT folder under a name. From then on requests get it; one that had the name goes when its last request
-   * ends. A load that fails changes nothing.
+   * ends. A load that fails or is given up changes nothing.
    * @throws {CheckpointError} as readPeft; file_changed: the files changed while they were read
-   * @throws {IntegrityError} as checkAdapterBase
+   * @throws {IntegrityError} as checkAdapterBase · the signal's reason
    */
-  load(name: string, folder: string): Promise<AdapterInfo> {
-    const done = this.#turn.then(() => this.#load(name, folder));
+  load(name: string, folder: string, signal?: AbortSignal): Promise<AdapterInfo> {
+    const done = this.#turn.then(() => this.#load(name, folder, signal));
     this.#turn = done.catch(() => undefined);
     return done;
   }
-  async #load(name: string, folder: string): Promise<AdapterInfo> {
+  async #load(name: string, folder: string, signal?: AbortSignal): Promise<AdapterInfo> {
+    signal?.throwIfAborted();
     // An engine without adapters starts without what reads them.
     const [{ readPeftInPieces }, { checkAdapterBase }] = await Promise.all([
       import('../lora/peft.js'),
@@ -89,6 +90,7 @@ export class Adapters implements Disposable {
     const { place, attackTuned } = this;
     const resident = await withBreaks(
       this.#pool.adding((storage) => readPeftInPieces(folder, this.config, { place, storage, attackTuned })),
+      signal,
     );
     try {
       // Rows of several adapters share one base, which a merge would change.
@@ -109,6 +111,7 @@ export class Adapters implements Disposable {
           `${folder}: changed while it was loaded; load it again when it is complete`,
           { file: folder },
         );
+      signal?.throwIfAborted();
     } catch (e) {
       this.#free(resident);
       throw e;
@@ -181,14 +184,19 @@ export class Adapters implements Disposable {
 
 /** Longest that loading keeps running requests from their next step, ms. */
 const BREAK_AFTER_MS = 20;
-/** Runs work that stops in between, and gives way to others when it does. */
-async function withBreaks<T>(work: Generator<void, T>): Promise<T> {
-  for (let since = performance.now(); ; ) {
-    const piece = work.next();
-    if (piece.done) return piece.value;
-    if (performance.now() - since < BREAK_AFTER_MS) continue;
-    await setImmediate();
-    since = performance.now();
+/** Runs work that stops in between, and gives way to others when it does. @throws the signal's reason */
+async function withBreaks<T>(work: Generator<void, T>, signal: AbortSignal | undefined): Promise<T> {
+  try {
+    for (let since = performance.now(); ; ) {
+      const piece = work.next();
+      if (piece.done) return piece.value;
+      signal?.throwIfAborted();
+      if (performance.now() - since < BREAK_AFTER_MS) continue;
+      await setImmediate();
+      since = performance.now();
+    }
+  } finally {
+    work.return(undefined as never); // where it was given up
   }
 }
 

@@ -13,9 +13,9 @@ export class EngineAdapters implements Disposable {
     return this.merged ? [this.merged] : this.pooled.list();
   }
   /** @throws {ConfigError} adapter_unsupported · as Adapters */
-  load(name: string, folder: string): Promise<AdapterInfo> {
+  load(name: string, folder: string, signal?: AbortSignal): Promise<AdapterInfo> {
     this.#requireUnmerged();
-    return this.pooled.load(name, folder);
+    return this.pooled.load(name, folder, signal);
   }
   /** @throws {ConfigError} adapter_unsupported, adapter_unknown */
   unload(name: string): void {

@@ -41,8 +41,8 @@ export interface Engine {
   digest(signal?: AbortSignal): Promise<string>;
   /**
    * Reads a PEFT adapter folder. Requests that name it from now on get it; where the name is taken, those under way go
-   * on with the adapter they began with. A load that fails changes nothing. @throws {CheckpointError} what reading
-   * refuses
+   * on with the adapter they began with. A load that fails or is given up changes nothing.
+   * @throws {CheckpointError} what reading refuses
    */
   loadAdapter(name: string, folder: string, signal?: AbortSignal): Promise<AdapterInfo>;
   /** Requests under way go on with it; its memory goes with the last. @throws {ConfigError} adapter_unknown */
@@ -131,7 +131,11 @@ export async function openEngine(
     count: (messages, stop) => channel.call('count', messages, { signal: stop }),
     state: () => channel.call('state', null),
     digest: async (stop) => (digest ??= await channel.call('digest', null, { signal: stop })),
-    loadAdapter: (name, folder, stop) => channel.call('load', { name, folder }, { signal: stop }),
+    async loadAdapter(name, folder, stop) {
+      stop?.throwIfAborted();
+      // Until it is known whether it came in all the same: nobody else would ever take it out.
+      return channel.call('load', { name, folder }, { signal: stop, waits: true });
+    },
     async unloadAdapter(name) {
       await channel.call('unload', name);
     },

@@ -2,14 +2,14 @@
 // those that stand ready, whichever adapters they have, as rows that have the same bits in any company, and so are
 // longer ones of one adapter whose answers are not waited for and what others grow from. How much of a pass is done in
 // a step is decided by the time that streams may wait.
-import type { StepResult } from '../model/decode-step.js';
+import { isUnsound, type StepResult } from '../model/decode-step.js';
 import { cacheLayers, forwardLayers, MOE_CHUNK_TOKENS, pacedLogits } from '../model/gpt-oss.js';
 import type { KvCache } from '../model/kv-cache.js';
 import { MeasuredPace } from '../model/pace.js';
 import { type Batch, isPooled, type MixedAdapters, type ModelWeights, placeOf } from '../model/types.js';
 import { backendOf } from '../native/backends.js';
 import { ops, type PRECISION } from '../native/ops.js';
-import { Scope } from '../native/tensor.js';
+import { Scope, type Tensor } from '../native/tensor.js';
 import type { Prefixes } from './prefixes.js';
 import type { Sampled } from './sequence.js';
 import { MOST_DRAFTS } from './speculation.js';
@@ -201,13 +201,8 @@ export class PromptPass {
       ...options,
       rows: Int32Array.from(asked, ({ row }) => row),
     });
-    const { params, u } = valuesOf(asked);
-    const B = asked.length,
-      tokens = s.empty('i32', [B]),
-      logprobs = s.empty('f32', [B]);
     const z = yield* pacedLogits(s, this.model, hidden, precision, options.pace);
-    ops.sample(tokens, logprobs, z, s.from(params, [B, 4]), s.from(u), null);
-    const result = { tokens: tokens.read() as Int32Array, logprobs: logprobs.toFloat32(), logits: z };
+    const result = sampleEach(s, z, valuesOf(asked));
     let first = 0;
     return pieces.flatMap(({ state, guesses }) => {
       const row = first;
@@ -215,6 +210,34 @@ export class PromptPass {
       return take(state, result, row, guesses);
     });
   }
+}
+
+/** Of each row its token; rows that have none say so and leave the others theirs. */
+function sampleEach(
+  s: Scope,
+  z: Tensor,
+  { params, u }: { readonly params: Float32Array; readonly u: Float32Array },
+): StepResult {
+  const B = u.length,
+    tokens = s.empty('i32', [B]),
+    logprobs = s.empty('f32', [B]);
+  try {
+    ops.sample(tokens, logprobs, z, s.from(params, [B, 4]), s.from(u), null);
+    return { tokens: tokens.read() as Int32Array, logprobs: logprobs.toFloat32(), logits: z };
+  } catch (e) {
+    if (!isUnsound(e)) throw e;
+    if (B === 1)
+      return { tokens: new Int32Array(1), logprobs: new Float32Array(1), logits: z, unsound: new Map([[0, e]]) };
+  }
+  const rows = Array.from(u, (_, b) =>
+    sampleEach(s, z.slice(s, b, b + 1), { params: params.slice(4 * b, 4 * b + 4), u: u.slice(b, b + 1) }),
+  );
+  return {
+    tokens: Int32Array.from(rows, (r) => r.tokens[0] ?? 0),
+    logprobs: Float32Array.from(rows, (r) => r.logprobs[0] ?? 0),
+    logits: z,
+    unsound: new Map(rows.flatMap((r, b) => [...(r.unsound?.values() ?? [])].map((e) => [b, e] as const))),
+  };
 }
 
 /** The adapters of all tokens, where any of them has one of a pool. */

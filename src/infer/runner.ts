@@ -126,6 +126,12 @@ export class Runner implements Disposable {
     this.#session = session;
     this.#adapters = adapters;
     this.#disk = disk;
+    session.failed = (sequence, error) => {
+      const active = this.#active.get(sequence);
+      if (!active) return;
+      this.#end(active);
+      active.fail(error);
+    };
     const { config } = loaded.model;
     this.#prompts = new PromptReader(remembering(loaded.tokenizer), loaded.ends, config.vocab_size, contextTokens);
     this.info = {
@@ -153,7 +159,7 @@ export class Runner implements Disposable {
     }),
     digest: async (_, { signal }) =>
       sha256(`${await digestCheckpoint(this.options.model, { signal })}\n${this.#loaded.tokenizer.digest}`),
-    load: ({ name, folder }) => this.#adapters.load(name, folder),
+    load: ({ name, folder }, { signal }) => this.#adapters.load(name, folder, signal),
     unload: (name) => {
       this.#adapters.unload(name);
       return null;

@@ -6,7 +6,7 @@
 // by itself; streams decode in one pass, whose ops give a row the same bits in any company.
 
 import { NativeError } from '../base/errors.js';
-import { DecodeSteps, type StepResult } from '../model/decode-step.js';
+import { DecodeSteps, isUnsound, type StepAdapter, type StepResult } from '../model/decode-step.js';
 import { KvCache } from '../model/kv-cache.js';
 import { PAGE_TOKENS, pagesFor } from '../model/kv-pages.js';
 import { type Batch, type ModelAdapter, type ModelWeights, placeOf } from '../model/types.js';
@@ -69,6 +69,8 @@ export class Session implements Disposable {
   #rested = false;
   /** Sampled between two steps: told by the next. */
   readonly #late: Sampled[] = [];
+  /** Told of a sequence that no token can be sampled for: it ends, and no other does. null: the step throws. */
+  failed: ((sequence: Sequence, error: unknown) => void) | null = null;
 
   constructor(
     readonly model: ModelWeights,
@@ -319,8 +321,15 @@ export class Session implements Disposable {
             adapterRows: rows.length === states.length ? adapterRows : Int32Array.from(rows, (r) => rowOf(r.state)),
           }
         : { params, u };
-      const since = speculation?.clock() ?? 0;
-      const result = this.#steps.run(adapter, this.#batchOf(rows), values, keeps);
+      const lengths = states.map((s) => this.#cache.length(s.slot)),
+        since = speculation?.clock() ?? 0;
+      let result: StepResult;
+      try {
+        result = this.#steps.run(adapter, this.#batchOf(rows), values, keeps);
+      } catch (e) {
+        if (!isUnsound(e) || this.failed === null) throw e;
+        return this.#decodeApart(adapter, states, lengths);
+      }
       const took = (speculation?.clock() ?? 0) - since;
       let first = 0;
       const told = states.map((state, i) => {
@@ -337,6 +346,32 @@ export class Session implements Disposable {
       );
       return told.flat();
     });
+  }
+  /**
+   * A token of each by itself, where a step failed by the logits of one of them: the others get the bits that they would
+   * have had, and it ends. @param lengths of each before that step
+   */
+  #decodeApart(adapter: StepAdapter, states: readonly State[], lengths: readonly number[]): readonly Sampled[] {
+    states.forEach((state, i) => {
+      this.#cache.redo(state.slot, lengths[i] ?? 0);
+    });
+    return states.flatMap((state) => {
+      const wish = state.options.steer?.wish() ?? null,
+        values = { ...valuesOf([{ state, ahead: 0 }]), adapterRows: Int32Array.of(rowOf(state)) };
+      try {
+        const batch = this.#batchOf(rowsOf([state], []));
+        return this.#take(state, this.#steps.run(adapter, batch, values, wish !== null), 0, [], wish);
+      } catch (e) {
+        this.#fail(state, e);
+        return [];
+      }
+    });
+  }
+  /** @throws the error, where more than the sequence may have failed */
+  #fail(state: State, error: unknown): void {
+    if (!isUnsound(error) || this.failed === null) throw error;
+    this.#release(state);
+    this.failed(state, error);
   }
   /** In a step that is not recorded rows of one stream read its keys together. */
   #batchOf(rows: readonly Row[]): Batch {
@@ -387,7 +422,13 @@ export class Session implements Disposable {
     const told: Sampled[] = [];
     for (let i = 0; ; i++) {
       const wished = i === 0 ? wish : (state.options.steer?.wish() ?? null);
-      const sampled = this.#takeRow(state, result, first + i, before + i, wished);
+      let sampled: Sampled;
+      try {
+        sampled = this.#takeRow(state, result, first + i, before + i, wished);
+      } catch (e) {
+        this.#fail(state, e);
+        return told;
+      }
       told.push(sampled);
       if (sampled.finish || i === drafts.length) return told;
       if (drafts[i] === sampled.token) continue;
@@ -398,11 +439,13 @@ export class Session implements Disposable {
   /** @param length tokens of the sequence up to that row */
   #takeRow(
     state: State,
-    { tokens, logprobs, logits: rows }: StepResult,
+    { tokens, logprobs, logits: rows, unsound }: StepResult,
     b: number,
     length: number,
     wish: Wish | null,
   ): Sampled {
+    const error = unsound?.get(b);
+    if (error) throw error;
     let token = tokens[b] as number,
       logprob = logprobs[b] as number,
       top: Sampled['top'];

@@ -2,6 +2,7 @@
 // their work on a GPU, and 1 to 4 % of a 20b token on a CPU, where the weights that stream by empty the caches between
 // two calls.
 
+import { NativeError } from '../base/errors.js';
 import { backendOf } from '../native/backends.js';
 import { Graph } from '../native/graph.js';
 import { ops, type PRECISION } from '../native/ops.js';
@@ -32,7 +33,11 @@ export interface StepResult {
   readonly logprobs: Float32Array;
   /** f32 [B,V]; null: not kept. */
   readonly logits: Tensor | null;
+  /** Rows that have no number among their logits, and what is said of each; absent: there are none. */
+  readonly unsound?: ReadonlyMap<number, NativeError>;
 }
+/** Whether a pass failed by the logits of a row alone: weights whose sums are no numbers any more. */
+export const isUnsound = (e: unknown): e is NativeError => e instanceof NativeError && e.code === 'bad_logits';
 
 /**
  * Steps of one batch size and one adapter or pool. The first runs op by op, which takes all memory it needs; the second

@@ -232,6 +232,20 @@ export class KvCache implements Disposable {
   }
 
   /**
+   * The last tokens are taken back because the next pass brings the same ones anew, to where they are.
+   * @throws {NativeError} cache_truncate: more of them than a pass brings of a stream
+   */
+  redo(slot: number, length: number): void {
+    const held = this.length(slot);
+    if (length < 0 || length > held || held - length > this.lookahead + 1)
+      throw new NativeError(
+        'cache_truncate',
+        `KvCache.redo: slot ${slot} to ${length} of ${held} tokens; at most ${this.lookahead + 1} can come anew`,
+      );
+    this.#table.advance(slot, length);
+  }
+
+  /**
    * Makes slot `to` the same as slot `from`: a prefilled prefix (a policy, a system message) is computed once and
    * continued many times. They share the pages; whoever goes on in a page that is not full gets a copy of it then.
    * @throws {NativeError} cache_full: no page is left for that copy; `to` is then empty

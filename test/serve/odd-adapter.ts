@@ -8,14 +8,14 @@ import { openCheckpoint } from '../../src/model/checkpoint.js';
 
 export const NANO = join(packageRoot, 'models', 'nano');
 
-export async function oddAdapter(folder: string, salt: number, rank = 2): Promise<string> {
+export async function oddAdapter(folder: string, salt: number, rank = 2, size = 0.2): Promise<string> {
   const model = openCheckpoint(NANO);
   const adapter = createAdapter(
     model.config,
     adapterSpec(model.config, { rank, alpha: 64, targets: ['attention', 'experts'], rsLora: false, dropout: 0 }),
     { seed: salt },
   );
-  adapter.params.write(adapter.params.toFloat32().map((x, i) => x || Math.sin(salt * 1000 + i) * 0.2));
+  adapter.params.write(adapter.params.toFloat32().map((x, i) => x || Math.sin(salt * 1000 + i) * size));
   await writePeft(adapter, folder, { baseModel: 'nano' });
   adapter.close();
   model.close();

@@ -214,6 +214,46 @@ describe('adapters while it runs', () => {
     expect(codeOf(await admin('DELETE', '/admin/adapters/guest'))).toBe('404 model_not_found');
     expect(codeOf(await admin('DELETE', '/admin/adapters/nano'))).toBe('404 model_not_found');
   });
+  it('a load that is given up leaves nothing, or an adapter that is listed', async () => {
+    const left = async (): Promise<number> => {
+      const listed = (await admin('GET', '/admin/adapters')).json.data as unknown[];
+      return (await state()).engine.adapters - listed.length;
+    };
+    let gone = 0;
+    for (let i = 0; i < 24; i++) {
+      const stop = new AbortController();
+      setTimeout(() => stop.abort(), i / 2);
+      await call(
+        'POST',
+        '/admin/adapters',
+        { name: 'late', path: third },
+        { key: KEYS.admin, signal: stop.signal },
+      ).catch(() => gone++);
+    }
+    expect(gone).toBeGreaterThan(3);
+    await expect.poll(left, { timeout: 5000, interval: 20 }).toBe(0);
+    await admin('DELETE', '/admin/adapters/late');
+    expect(await left()).toBe(0);
+  });
+  it('one whose numbers grow beyond all bounds fails those who ask it, and nobody beside them', async () => {
+    const wild = await oddAdapter(join(root, 'wild'), 5, 2, 3e38);
+    await admin('POST', '/admin/adapters', { name: 'wild', path: wild, status: 'approved' });
+    for (const spread of [0, 2]) {
+      const answers = await Promise.all(
+        ASKS.map(async (i) => {
+          await new Promise((later) => setTimeout(later, i * spread));
+          if (i % 4 !== 3) return ask(i);
+          return codeOf(await call('POST', '/v1/chat/completions', { ...bodyOf(i), model: 'wild' }));
+        }),
+      );
+      expect(answers).toEqual(alone.map((a, i) => (i % 4 === 3 ? '500 internal_error' : a)));
+    }
+    await admin('DELETE', '/admin/adapters/wild');
+    const told = log.filter((line) => line.includes('no finite allowed logit'));
+    expect(told.length).toBe(8);
+    for (const line of told) log.splice(log.indexOf(line), 1);
+    await expect.poll(rests, { timeout: 5000, interval: 5 }).toEqual(AT_REST);
+  });
   it('what does not load is refused and changes nothing', async () => {
     const before = (await admin('GET', '/admin/adapters')).json;
     for (const [body, param] of [
