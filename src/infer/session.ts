@@ -348,8 +348,8 @@ export class Session implements Disposable {
     });
   }
   /**
-   * A token of each by itself, where a step failed by the logits of one of them: the others get the bits that they would
-   * have had, and it ends. @param lengths of each before that step
+   * A token of each by itself, where a step failed by the logits of one of them: it ends, and the others get the bits
+   * that they would have had. @param lengths of each before that step
    */
   #decodeApart(adapter: StepAdapter, states: readonly State[], lengths: readonly number[]): readonly Sampled[] {
     states.forEach((state, i) => {

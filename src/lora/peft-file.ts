@@ -7,13 +7,13 @@ import { hubHint } from '../base/hub-hint.js';
 import { readJsonFile } from '../base/json-file.js';
 import type { ModelConfig } from '../model/config.js';
 import type { LoraTarget } from '../model/types.js';
-import { checkPeftConfig, type PeftConfig } from './peft-config.js';
+import { checkPeftConfig, type PeftConfig, peftName } from './peft-config.js';
 import { foreignAdapter } from './peft-foreign.js';
 import type { Orientation } from './peft-layout.js';
 import { CONFIG_FILE, TENSOR_FILE } from './peft-names.js';
 import { pairsOf } from './peft-pairs.js';
 import type { PeftPair } from './peft-slots.js';
-import { type AdapterSpec, LORA_TARGETS, MERGES, type MergeAware, type TargetSpec } from './spec.js';
+import { type AdapterSpec, LORA_TARGETS, loraScale, MERGES, type MergeAware, type TargetSpec } from './spec.js';
 import { readFloatFile } from './tensor-reader.js';
 
 export interface PeftFile extends Disposable {
@@ -120,6 +120,18 @@ export function openPeft(folder: string, config: ModelConfig, options: OpenPeftO
       { length: config.num_hidden_layers },
       () => ({}),
     );
+    for (const { layer, target, rank, alpha } of pairs) {
+      // As the ops take it.
+      const scale = Math.fround(loraScale({ rank, alpha }, peft.use_rslora));
+      if (scale > 0 && scale < Number.POSITIVE_INFINITY) continue;
+      const configFile = join(folder, CONFIG_FILE);
+      throw new CheckpointError(
+        'bad_adapter_config',
+        `${configFile}: ${peftName(layer, target)} has alpha ${alpha} at rank ${rank}, a scale of ${scale}; wanted ` +
+          'one above 0 that a float32 holds',
+        { file: configFile },
+      );
+    }
     const order = [...pairs].sort((a, b) => LORA_TARGETS.indexOf(a.target) - LORA_TARGETS.indexOf(b.target));
     for (const { layer, target, rank, alpha } of order)
       (layers[layer] as Partial<Record<LoraTarget, TargetSpec>>)[target] = { rank, alpha };

@@ -102,6 +102,16 @@ describe('adapter_config.json', () => {
     expect(refused(made(change))).toBeNull();
     expect(performance.now() - began).toBeLessThan(5000);
   });
+  it.each<[string, Json]>([
+    ['infinite', { lora_alpha: 1e39 }],
+    ['nothing', { lora_alpha: 1e-60 }],
+    ['nothing for one matrix', { alpha_pattern: { q_proj: 1e-60 } }],
+  ])('an alpha that makes the scale %s is refused', (_, change) => {
+    expect(refused(made(change))).toMatchObject({
+      code: 'bad_adapter_config',
+      message: expect.stringMatching(/has alpha .* a scale of (0|Infinity); wanted/),
+    });
+  });
   it('many patterns together are bounded', () => {
     const many = Object.fromEntries(Array.from({ length: 2000 }, (_, i) => [`${'(a|b)*'.repeat(20)}${i}`, 4]));
     expect(refused(made({ rank_pattern: many }))).toMatchObject({ code: 'bad_adapter_config' });
