@@ -17,6 +17,7 @@
 #include <string>
 #include <vector>
 
+#include "emulation/faults.h"
 #include "temper/error.h"
 #include "temper/threads.h"
 
@@ -666,6 +667,10 @@ void wgmma_wait(int pending) {
 
 void set_order(Order wanted) { order = wanted; }
 int64_t launches() { return launched; }
+Faults& faults() {
+  static Faults f;
+  return f;
+}
 Machine& machine() {
   // For tests that see the emulation as a library: another machine than the usual one.
   const auto number = [](const char* name, auto usual) {
@@ -828,6 +833,7 @@ cudaError_t cudaMemcpy(void* dst, const void* src, size_t bytes, cudaMemcpyKind)
   return sticky;
 }
 cudaError_t cudaMemcpyAsync(void* dst, const void* src, size_t bytes, cudaMemcpyKind, cudaStream_t stream) {
+  if (faults().copy.met()) return cudaErrorInvalidValue;
   submit(stream, [=] {
     if (bytes) std::memmove(dst, src, bytes);
   });
@@ -848,9 +854,12 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
   return cudaSuccess;
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+  ++faults().synchronizations;
   return stream && stream->capturing ? cudaErrorInvalidValue : sticky;
 }
-cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned) { return cudaSuccess; }
+cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned) {
+  return faults().wait.met() ? cudaErrorInvalidValue : cudaSuccess;
+}
 cudaError_t cudaDeviceSynchronize() { return sticky; }
 cudaError_t cudaDeviceReset() {
   sticky = cudaSuccess;

@@ -219,9 +219,15 @@ void arrive(uint64_t ticket) {
   // still, be it for the copy or because the host, waiting here, calls none.
   const cudaError_t marked = recorded ? cudaSuccess : cudaEventRecord(job->before, ops);
   f.finished_one.wait(lock, [&] { return job->copied == job->pieces; });
+  const cudaStream_t copies = f.stream;
   lock.unlock();
-  // Of a copy that failed too: pieces of it that are on their way must not meet what the memory is used for next.
-  const cudaError_t waits = recorded ? cudaEventSynchronize(job->done) : cudaStreamWaitEvent(ops, job->done);
+  cudaError_t waits = recorded ? cudaEventSynchronize(job->done) : cudaStreamWaitEvent(ops, job->done);
+  // Pieces that are on their way must not meet what the memory is used for next. Where the stream of the ops cannot be
+  // told to wait, or what a failed copy left there has no event behind it, the host does, for all copies that way.
+  if (waits != cudaSuccess || job->error) {
+    cudaGetLastError();
+    waits = cudaStreamSynchronize(copies);
+  }
   if (job->error) std::rethrow_exception(job->error);
   require(!recorded, "graph_recording", "an arrival of ", job->bytes,
           " bytes while ops are recorded; let them arrive before");

@@ -14,6 +14,7 @@
 #include "cuda/host/runtime.h"
 #include "cuda/host/transfer.h"
 #include "emulation/emulation.h"
+#include "emulation/faults.h"
 #include "temper/backend.h"
 #include "temper/error.h"
 #include "temper/threads.h"
@@ -188,6 +189,26 @@ void check_device(Tally& tally) {
   const uint64_t down = evict(back.data(), q, n);
   arrive(down);
   report(tally, back == sent, "device: bytes differ after evict");
+  emulation::Faults& faults = emulation::faults();
+  const auto host_waits = [&](const std::string& what, const std::string& code, const std::function<void()>& f) {
+    const int64_t waits_before = faults.synchronizations;
+    expect(what, code, f);
+    report(tally, faults.synchronizations > waits_before,
+           "device: " + what + ": the host does not wait for the copies");
+  };
+  std::fill(back.begin(), back.end(), uint8_t{0});
+  faults.wait.plant(1);  // the first is that of the copy for the ops before it
+  host_waits("ops that cannot be told to wait for a copy", "no error", [&] { arrive(evict(back.data(), q, n)); });
+  report(tally, back == sent, "device: bytes differ where the host waited for a copy");
+  faults.wait.plant(0);
+  host_waits("a copy that cannot be told to wait for the ops", "device_error",
+             [&] { arrive(evict(back.data(), q, n)); });
+  faults.copy.plant(3);
+  host_waits("a copy one piece of which fails", "device_error", [&] { arrive(evict(back.data(), q, n)); });
+  TemperTransfers copied;
+  take_transfers(&copied);
+  report(tally, copied.from_device == static_cast<int64_t>(2 * n), "device: copies that failed are counted");
+  std::copy(sent.begin(), sent.end(), back.begin());
   expect("a ticket a second time", "bad_argument", [&] { arrive(down); });
   expect("a ticket that nobody got", "bad_argument", [&] { arrive(down + 2); });
   const uint64_t up[] = {prefetch(p, back.data(), n), prefetch(q, back.data(), 0)};
@@ -195,11 +216,8 @@ void check_device(Tally& tally) {
   std::fill(back.begin(), back.end(), uint8_t{0});
   download(back.data(), p, n);
   report(tally, back == sent, "device: bytes differ after prefetch");
-  TemperTransfers copied;
   take_transfers(&copied);
-  report(tally,
-         copied.to_device == static_cast<int64_t>(n) && copied.from_device == static_cast<int64_t>(n) &&
-             copied.copying > 0 && copied.waiting > 0,
+  report(tally, copied.to_device == static_cast<int64_t>(n) && copied.copying > 0 && copied.waiting > 0,
          "device: copies beside the ops are not counted");
   // Of a thread that records: an error, and the memory is free to go all the same.
   const uint64_t late = evict(back.data(), p, n);
