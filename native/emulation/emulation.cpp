@@ -701,6 +701,7 @@ struct Event {
 namespace {
 cudaError_t sticky = cudaSuccess;
 void submit(Stream* stream, std::function<void()> work) {
+  if (faults().ahead_of_work) faults().ahead_of_work();
   if (stream && stream->capturing) stream->capturing->work.push_back(std::move(work));
   else work();
 }

@@ -1,4 +1,5 @@
 // Faults that a test plants in the emulated driver, on whichever thread meets them, and what it did.
+// `ahead_of_work` is called, where set, before anything is put into a stream; it is set while no other thread calls.
 #pragma once
 #include <atomic>
 #include <cstdint>
@@ -20,6 +21,7 @@ struct Faults {
   Planted wait;                              // of cudaStreamWaitEvent
   Planted copy;                              // of cudaMemcpyAsync
   std::atomic<int64_t> synchronizations{0};  // calls of cudaStreamSynchronize so far
+  std::function<void()> ahead_of_work;
 };
 Faults& faults();
 

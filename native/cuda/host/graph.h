@@ -6,12 +6,12 @@
 namespace temper::gpu {
 
 struct RecordedGraph;
-void begin_graph();             // Throws Error{"graph_recording"} when one is under way.
+// Waits for the calls of other threads (gpu/turn.h). Throws Error{"graph_recording"} when one is under way.
+void begin_graph();
 RecordedGraph* end_graph();     // the recording, ready to run; throws what recording failed with
 void abandon_graph() noexcept;  // ends a recording whose ops failed
 void launch_graph(const RecordedGraph* graph);
 void free_graph(RecordedGraph* graph) noexcept;
-bool recording() noexcept;           // by this thread
-void wait_for_recording() noexcept;  // until no other thread records: what it calls would be recorded with it
+bool recording() noexcept;  // by this thread
 
 }  // namespace temper::gpu

@@ -7,6 +7,7 @@
 
 #include "cuda/host/runtime.h"
 #include "gpu/segments.h"
+#include "gpu/turn.h"
 
 namespace temper::gpu {
 namespace {
@@ -65,7 +66,8 @@ std::string mib(size_t bytes) { return std::to_string((bytes + (size_t{1} << 20)
 void* allocate_device(size_t bytes, Category category) {
   require(bytes <= (size_t{1} << 46), "out_of_device_memory", "allocate: ", bytes,
           " bytes asked for, more than any device has; check the shape");
-  device();  // binds this thread
+  const Turn turn;  // else it may become the memory of a graph that another thread records
+  device();         // binds this thread
   State& s = state();
   std::lock_guard lock(s.mutex);
   char* block = s.segments.allocate(bytes, category);

@@ -19,6 +19,7 @@
 
 #include "cuda/host/graph.h"
 #include "cuda/host/runtime.h"
+#include "gpu/turn.h"
 
 namespace temper::gpu {
 namespace {
@@ -93,7 +94,7 @@ Feeder& feeder(Way way) {  // never destroyed: its threads outlive static destru
 }
 
 void copy_piece(const Job& job, size_t piece, Buffer& buffer, cudaStream_t stream) {
-  bind_device();
+  device();
   const size_t at = piece * kPiece, n = std::min(kPiece, job.bytes - at);
   if (job.way == Way::up) {
     check(cudaEventSynchronize(buffer.sent), kWhat);
@@ -130,7 +131,7 @@ void serve(Feeder& f, size_t thread) {
     // Before another thread may take a piece: what comes to the stream later waits too.
     if (piece == 0)
       job->error = caught([&] {
-        bind_device();
+        device();
         check(cudaStreamWaitEvent(f.stream, job->ready), kWhat);
         check(cudaEventRecord(job->begun, f.stream), kWhat);
       });
@@ -158,6 +159,7 @@ void prepare(Feeder& f) {
 }
 
 uint64_t begin(Way way, void* on_device, void* on_host, size_t bytes) {
+  const Turn turn;
   require(!recording(), "graph_recording", "a copy of ", bytes,
           " bytes while ops are recorded; write or read the tensor before");
   const cudaStream_t ops = device().stream;
@@ -207,6 +209,7 @@ uint64_t evict(void* host_to, const void* device_from, size_t bytes) {
 }
 
 void arrive(uint64_t ticket) {
+  const Turn turn;  // the threads that copy need none: their stream is their own
   const cudaStream_t ops = device().stream;
   const bool recorded = recording();  // what the stream is told then belongs to the graph
   Feeder& f = feeder(ticket % 2 ? Way::up : Way::down);

@@ -17,6 +17,7 @@
 #include "cuda/host/open.h"
 #include "cuda/host/prefetch.h"
 #include "cuda/host/transfer.h"
+#include "gpu/turn.h"
 
 namespace temper::gpu {
 namespace {
@@ -102,7 +103,7 @@ void check(cudaError_t status, const char* what) {
   }
 }
 
-Device& bind_device() {
+Device& device() {
   State& s = state();
   require(s.open.load(std::memory_order_acquire), "no_device", "no CUDA device is open; ask for one with device: cuda");
   // The runtime's current device belongs to the host thread; ops come from whichever worker runs them.
@@ -112,11 +113,6 @@ Device& bind_device() {
     bound = s.device.index;
   }
   return s.device;
-}
-Device& device() {
-  Device& d = bind_device();
-  wait_for_recording();
-  return d;
 }
 
 Versions versions() noexcept {
@@ -220,10 +216,12 @@ Fault* fault() { return device().fault; }
 
 #if defined(TEMPER_CUDA_EMULATION)
 void launch_emulated(dim3 grid, dim3 block, size_t shared, std::function<void()> thread) {
+  const Turn turn;
   emulation::launch(device().stream, grid, block, shared, std::move(thread));
 }
 #else
 void launch_kernel(const void* kernel, dim3 grid, dim3 block, size_t shared, void** arguments) {
+  const Turn turn;
   const Device& d = device();
   cudaLaunchAttribute early{};
   early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
@@ -274,6 +272,7 @@ namespace {
 }  // namespace
 
 void synchronize() {
+  const Turn turn;
   Device& d = device();
   require(!recording(), "graph_recording",
           "a wait for the device while ops are recorded; read results after the launch");

@@ -22,10 +22,9 @@ struct Device {
   unsigned* arrivals = nullptr;
   char name[256] = {};
 };
-// Throws Error{"no_device"} when none was opened.
+// Binds the thread to it. What goes to its stream or arena is called in a turn (gpu/turn.h). Throws Error{"no_device"}
+// when none was opened.
 Device& device();
-// The same for a thread whose calls all go to streams of its own: it need not wait while another thread records.
-Device& bind_device();
 
 // Throws Error{"out_of_device_memory" | "device_lost" | "device_error"} for anything but success; `what` names the
 // call.

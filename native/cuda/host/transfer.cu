@@ -8,6 +8,7 @@
 
 #include "cuda/host/graph.h"
 #include "cuda/host/runtime.h"
+#include "gpu/turn.h"
 
 namespace temper::gpu {
 namespace {
@@ -39,6 +40,7 @@ void prepare(Staging& s) {
 
 void upload(void* device_to, const void* host, size_t bytes) {
   if (bytes == 0) return;
+  const Turn turn;
   require(!recording(), "graph_recording", "an upload of ", bytes,
           " bytes while ops are recorded; write the tensor before");
   const cudaStream_t stream = device().stream;
@@ -46,26 +48,29 @@ void upload(void* device_to, const void* host, size_t bytes) {
   Staging& s = staging();
   std::lock_guard lock(s.mutex);
   prepare(s);
-  int turn = 0;
-  for (size_t at = 0; at < bytes; at += kStage, turn ^= 1) {
+  int which = 0;
+  for (size_t at = 0; at < bytes; at += kStage, which ^= 1) {
     const size_t n = std::min(kStage, bytes - at);
-    check(cudaEventSynchronize(s.sent[turn]), "upload");
-    std::memcpy(s.buffer[turn], static_cast<const char*>(host) + at, n);
-    check(cudaMemcpyAsync(static_cast<char*>(device_to) + at, s.buffer[turn], n, cudaMemcpyHostToDevice, stream),
+    check(cudaEventSynchronize(s.sent[which]), "upload");
+    std::memcpy(s.buffer[which], static_cast<const char*>(host) + at, n);
+    check(cudaMemcpyAsync(static_cast<char*>(device_to) + at, s.buffer[which], n, cudaMemcpyHostToDevice, stream),
           "upload");
-    check(cudaEventRecord(s.sent[turn], stream), "upload");
+    check(cudaEventRecord(s.sent[which], stream), "upload");
   }
 }
 
 void download(void* host, const void* device_from, size_t bytes) {
+  const Turn turn;
   if (bytes) check(cudaMemcpyAsync(host, device_from, bytes, cudaMemcpyDeviceToHost, device().stream), "download");
   synchronize();
 }
 
 void copy_on_device(void* to, const void* from, size_t bytes) {
+  const Turn turn;
   if (bytes) check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, device().stream), "copy");
 }
 void zero_on_device(void* p, size_t bytes) {
+  const Turn turn;
   if (bytes) check(cudaMemsetAsync(p, 0, bytes, device().stream), "zero");
 }
 

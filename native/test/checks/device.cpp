@@ -2,10 +2,13 @@
 // host side by itself.
 #include <dlfcn.h>
 
+#include <atomic>
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <stdexcept>
 #include <string>
+#include <thread>
 
 #include "cuda/host/graph.h"
 #include "cuda/host/memory.h"
@@ -93,6 +96,126 @@ Backend cuda_backend() {
   for (const char* name : {"first run", "second run"}) b.variants.push_back({name, "cuda", [] {}});
   return b;
 }
+
+namespace {
+
+// A thread that looked whether another records and then acts must not get into the recording that began in between.
+void check_turns(Tally& tally) {
+  using namespace gpu;
+  constexpr int64_t T = 70, D = 40;
+  const auto expect = [&](bool holds, const std::string& what) { report(tally, holds, "device: recording: " + what); };
+  struct Memory {
+    explicit Memory(int64_t count) : p(allocate_device(static_cast<size_t>(count) * 4, Category::workspace)) {
+      zero_on_device(p, static_cast<size_t>(count) * 4);
+    }
+    ~Memory() { release_device(p); }
+    void* p;
+  };
+  const auto tensor = [](const Memory& of, std::initializer_list<int64_t> shape) {
+    Tensor t;
+    t.data = of.p;
+    for (int64_t n : shape) t.shape[t.ndim++] = n;
+    return t;
+  };
+  const auto first = [](const Memory& of) {
+    float x = 0;
+    download(&x, of.p, sizeof x);
+    return x;
+  };
+  const TemperOps& ops = *temper_backend()->ops;
+  Memory mine(1), theirs(T * D), dw(D), dy(T * D), w(D), rstd(T);
+  const Tensor my = tensor(mine, {1}), x = tensor(theirs, {T, D}), dx = x, my_dw = tensor(dw, {D}),
+               my_dy = tensor(dy, {T, D}), my_w = tensor(w, {D}), my_rstd = tensor(rstd, {T});
+  for (const Tensor* t : {&x, &my_dy, &my_w, &my_rstd}) must(ops.fill(t, 1));
+  // Held where its `nth` work was about to go to the stream, another thread lets a recording of this one begin, if it
+  // may, and goes on. What the recording holds then is what this thread called.
+  const auto meet = [&](const std::string& what, int nth, const std::function<int()>& call) {
+    std::atomic<bool> inside{false}, began{false};
+    std::atomic<int> status{-1}, begun{0}, over{0};  // the last two: of its works
+    static thread_local int left = -2;               // this thread's works are nobody's to hold
+    emulation::faults().ahead_of_work = [&] {
+      if (left == -2) return;
+      ++begun;
+      if (left == 0) {
+        inside = true;
+        for (int i = 0; i < 100 && !began; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      }
+      if (left >= 0) --left;
+      ++over;
+    };
+    std::thread other([&] {
+      left = nth;
+      status = call();
+    });
+    while (!inside && status < 0) std::this_thread::yield();
+    begin_graph();
+    const int seen = over;
+    began = true;
+    expect(ops.fill(&my, 2) == 0, what + ": an op that is recorded fails");
+    RecordedGraph* graph = end_graph();
+    other.join();
+    emulation::faults().ahead_of_work = nullptr;
+    expect(seen == begun, what + ": it began before the call was over");
+    expect(status == 0, what + ": the other thread's call failed");
+    const int64_t launches_before = emulation::launches();
+    launch_graph(graph);
+    expect(emulation::launches() - launches_before == 1 && first(mine) == 2,
+           what + ": it holds other work than its own");
+    free_graph(graph);
+  };
+  meet("an op", 0, [&] { return ops.fill(&x, 3); });
+  meet("an op of two kernels", 0, [&] { return ops.rmsnorm_bwd(&dx, &my_dw, &my_dy, nullptr, &x, &my_w, &my_rstd); });
+  std::vector<char> bytes(size_t{20} << 20);
+  Memory large(static_cast<int64_t>(bytes.size()) / 4);
+  meet("an upload", 1, [&] {
+    upload(large.p, bytes.data(), bytes.size());
+    return 0;
+  });
+  // The other way: a call waits until the recording is over, and so does another recording.
+  begin_graph();
+  std::atomic<int> ready{0}, done{0};
+  std::thread op([&] {
+    ++ready;
+    done += ops.fill(&x, 4) == 0;
+  });
+  std::thread recording([&] {
+    ++ready;
+    begin_graph();
+    abandon_graph();
+    ++done;
+  });
+  while (ready < 2) std::this_thread::yield();
+  std::this_thread::sleep_for(std::chrono::milliseconds(30));
+  const int early = done;
+  free_graph(end_graph());
+  op.join();
+  recording.join();
+  expect(early == 0 && done == 2 && first(theirs) == 4, "another thread does not wait for it");
+  // All at once, as often as it takes to meet.
+  std::vector<std::thread> threads;
+  std::atomic<int> wrong{0};
+  for (int thread = 0; thread < 3; ++thread)
+    threads.emplace_back([&, thread] {
+      Memory own(1);
+      const Tensor t = tensor(own, {1});
+      for (int i = 1; i <= 200; ++i) {
+        if (thread > 0) {
+          if (ops.fill(&t, i) || first(own) != static_cast<float>(i)) ++wrong;
+          continue;
+        }
+        begin_graph();
+        if (ops.fill(&t, i)) ++wrong;
+        RecordedGraph* graph = end_graph();
+        launch_graph(graph);
+        if (first(own) != static_cast<float>(i)) ++wrong;
+        free_graph(graph);
+      }
+    });
+  for (std::thread& t : threads) t.join();
+  expect(wrong == 0, std::to_string(wrong) + " results of 600 calls and recordings of three threads are wrong");
+}
+
+}  // namespace
 
 void check_device(Tally& tally) {
   using namespace gpu;
@@ -227,6 +350,7 @@ void check_device(Tally& tally) {
   expect("the same later", "bad_argument", [&] { arrive(late); });
   release_device(p);
   release_device(q);
+  check_turns(tally);
   // ---- a device that is lost
   machine.fail_launch = 0;
   void* x = allocate_device(64, Category::workspace);
