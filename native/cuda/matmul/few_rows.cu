@@ -1,6 +1,6 @@
 // Products with few rows (decode): every weight byte is read once, so the time is that of the weights. The weights are
-// the A operand of mma.sync.m16n8k16 (16 outputs) and up to 8 rows are B's columns, or two groups of 8; a row's result
-// does not depend on which other rows are there: alone and among 32 it has the same bits.
+// the A operand of mma.sync.m16n8k16 (16 outputs) and up to 8 rows are B's columns, or two or four groups of 8; a row's
+// result does not depend on which other rows are there: alone and among 32 it has the same bits.
 //
 // Which k a fragment register stands for is free as long as A and B agree. Lane (g, t) = (lane/4, lane%4) takes kLane
 // consecutive k of rows g and g+8, one 16-byte load each (MXFP4: a whole group), so no value changes lanes between
@@ -17,9 +17,9 @@
 //   MXFP4    0.53 B   3 × 2 × 16 B      gate_up 5760×2880, 4 rows of 4 experts: 35.3 MB, 0.13 GFLOP: 8.2 µs
 // Registers by nvcc 13.0 up to 8 rows: 62 to 80 on sm_80, 86 and 90a, none spilled on sm_90a (all:
 // bench/results/ptxas.md). Shared memory: 4 KiB of partial sums, 24 to 32 KiB of weights under way, and x: 6 KiB for
-// one row of 2880, 46 KiB for eight. Three blocks a multiprocessor (H200), two at 8 rows of bf16. As it was on
-// 2026-11-27, on an H200, one row of 20b, each kernel alone (ncu, cold caches): 33 µs on average with bf16 weights, the
-// head included, 18 with MXFP4.
+// one row of 2880, 46 KiB for eight. Three blocks a multiprocessor (H200), two at 8 rows of bf16; 182 KiB for
+// 32 rows, one block. As it was on 2026-11-27, on an H200, one row of 20b, each kernel alone (ncu, cold caches): 33 µs
+// on average with bf16 weights, the head included, 18 with MXFP4.
 #include <algorithm>
 
 #include "cuda/matmul/few_rows.cuh"
@@ -149,6 +149,13 @@ void run(Few& p, int64_t slots, int64_t most_rows, int64_t precision) {
     const size_t shared = cut<W, 1>(p, std::min<int64_t>(most_rows, kColumns));
     launch(few_rows<W, kAligned, 1>, blocks_of<1>(tiles, kBlocks, shared), kThreads, shared, p);
   } else if constexpr (!W::kInterleaved) {  // MXFP4 are experts
+    // Up to 32 rows at once where shared memory holds them whole: the head of 20b, whose weights L2 does not.
+    if constexpr (kAligned && W::kPieces == 1)
+      if (most_rows > 2 * kColumns) {
+        const size_t shared = cut<W, 4>(p, std::min<int64_t>(most_rows, 4 * kColumns));
+        if (p.chunk_rounds == p.rounds)
+          return launch(few_rows<W, kAligned, 4>, blocks_of<4>(tiles, 1, shared), kThreads, shared, p);
+      }
     const size_t shared = cut<W, 2>(p, std::min<int64_t>(most_rows, 2 * kColumns));
     launch(few_rows<W, kAligned, 2>, blocks_of<2>(tiles, 1, shared), kThreads, shared, p);
   }

@@ -282,22 +282,30 @@ TEMPER_DEVICE void ask_for_tile(const Few& p, const Job& job, int tile) {
 }
 
 // Rows of the pass, iterations [from, from + chunk): unit u (8 k) of a row as 4 pairs of bf16, where lane t finds its
-// units.
-template <class W, class Job>
+// units. kTogether rows are asked for before the first of them is waited for.
+template <class W, int kTogether, class Job>
 TEMPER_DEVICE void stage(const Few& p, const Job& job, uint4* staged, int rows, int from) {
   constexpr int kUnits = W::kLane / 8;  // of a lane in one iteration
   const int left = p.iterations - from, chunk = p.chunk_rounds * kWarps,
             units = 4 * kUnits * (left < chunk ? left : chunk);
-  for (int r = 0; r < rows; ++r) {
-    const auto row = job.staged_row(r);
+  for (int r = 0; r < rows; r += kTogether) {
+    decltype(job.staged_row(0)) row[kTogether];
+#pragma unroll
+    for (int i = 0; i < kTogether; ++i) row[i] = job.staged_row(i == 0 ? r : min(r + i, rows - 1));
     for (int u = static_cast<int>(threadIdx.x); u < units; u += kThreads) {
-      float v[8];
-      job.load(row, from * 4 * W::kLane + 8 * u, v);
+      float v[kTogether][8];
+#pragma unroll
+      for (int i = 0; i < kTogether; ++i) job.load(row[i], from * 4 * W::kLane + 8 * u, v[i]);
       const int iteration = u / (4 * kUnits), t = u / kUnits % 4, j = u % kUnits;
-      staged[r * p.stride + (iteration * kUnits + j) * 4 + t] =
-          W::kInterleaved
-              ? make_uint4(pack_bf16(v[0], v[4]), pack_bf16(v[1], v[5]), pack_bf16(v[2], v[6]), pack_bf16(v[3], v[7]))
-              : make_uint4(pack_bf16(v[0], v[1]), pack_bf16(v[2], v[3]), pack_bf16(v[4], v[5]), pack_bf16(v[6], v[7]));
+#pragma unroll
+      for (int i = 0; i < kTogether; ++i) {
+        if (i > 0 && r + i >= rows) break;
+        staged[(r + i) * p.stride + (iteration * kUnits + j) * 4 + t] =
+            W::kInterleaved ? make_uint4(pack_bf16(v[i][0], v[i][4]), pack_bf16(v[i][1], v[i][5]),
+                                         pack_bf16(v[i][2], v[i][6]), pack_bf16(v[i][3], v[i][7]))
+                            : make_uint4(pack_bf16(v[i][0], v[i][1]), pack_bf16(v[i][2], v[i][3]),
+                                         pack_bf16(v[i][4], v[i][5]), pack_bf16(v[i][6], v[i][7]));
+      }
     }
   }
 }
@@ -327,8 +335,11 @@ TEMPER_DEVICE void multiply_step(float (&even)[kGroups][4], float (&odd)[kGroups
 // staged rows.
 template <class W>
 constexpr int kRing = kWarps * W::kAhead * 2 * W::kPieces * kWarp;  // 16-byte units
+// Groups of columns whose partial sums lie there at a time: with 32 rows of 2880 there is no room for more.
 template <int kGroups>
-constexpr int kPartials = kWarps * kGroups * kColumns * kOutputs;
+constexpr int kAtOnce = kGroups < 2 ? kGroups : 2;
+template <int kGroups>
+constexpr int kPartials = kWarps * kAtOnce<kGroups> * kColumns * kOutputs;
 // Where a partial sum lies among its warp's: what 32 lanes store at once is in 32 banks, and so are two columns.
 TEMPER_DEVICE constexpr int partial_at(int column, int output) {
   return (column ^ (column >> 2 & 1)) * kOutputs + (output ^ (column << 2 & 8));
@@ -343,7 +354,7 @@ template <class W, bool kAligned, int kGroups, class Job>
 TEMPER_DEVICE void multiply_pass(const Few& p, Job& job, int rows, Share tiles, uint4* shared) {
   // One buffer without gaps and a second barrier: else an H200's multiprocessor would hold two blocks of MXFP4 with 8
   // rows of 2880, not three.
-  __shared__ float partial[kWarps][kGroups * kColumns * kOutputs];
+  __shared__ float partial[kWarps][kAtOnce<kGroups> * kColumns * kOutputs];
   constexpr int kRound = kWarps * 4, kRoundK = kRound * W::kLane;  // lanes and k from a warp's iteration to its next
   constexpr int kRoundStaged = kRoundK / 8;                        // units of x
   const unsigned thread = threadIdx.x;                             // unsigned: divisions are shifts
@@ -413,19 +424,25 @@ TEMPER_DEVICE void multiply_pass(const Few& p, Job& job, int rows, Share tiles, 
   for (int c = 0; c < kGroups; ++c)
     column[c] = staged + min(kColumns * c + g, rows - 1) * p.stride + warp * (W::kLane / 2) + t;
   const int o = static_cast<int>(thread % kOutputs), row = static_cast<int>(thread / kOutputs);
-  static_assert(kGroups * kColumns * kOutputs <= kThreads);
-  decltype(job.ahead(0, 0, 0)) ahead{};
-  if (row < rows) ahead = job.ahead(tiles.begin, row, o);
+  constexpr int kTurns = kGroups / kAtOnce<kGroups>, kTurnRows = kAtOnce<kGroups> * kColumns;  // of adding sums up
+  static_assert(kTurnRows * kOutputs <= kThreads && kTurns * kAtOnce<kGroups> == kGroups);
+  decltype(job.ahead(0, 0, 0)) ahead[kTurns] = {};
+#pragma unroll
+  for (int turn = 0; turn < kTurns; ++turn)
+    if (row + turn * kTurnRows < rows) ahead[turn] = job.ahead(tiles.begin, row + turn * kTurnRows, o);
   float even[kGroups][4] = {}, odd[kGroups][4] = {};
   bool filled = false;
   // One loop over the rounds of all tiles: of two, the next tile's addresses would be held as long as the tile lasts.
   for (int tile = tiles.begin, round = 0, in_chunk = 0; tile < tiles.end;) {
     if (in_chunk == 0 && (!filled || p.rounds > p.chunk_rounds)) {
       __syncthreads();  // the rows that were there are read
-      stage<W>(p, job, staged, rows, round * kWarps);
+      stage<W, kTurns == 1 ? 1 : 4>(p, job, staged, rows, round * kWarps);
       __syncthreads();
       filled = true;
     }
+    // A block that is alone on its multiprocessor has 32 KB on their way, hardly what memory's latency wants.
+    if constexpr (kTurns > 1 && kAligned)
+      if (round == 0 && tile + 1 < tiles.end) ask_for_tile(p, job, tile + 1);
     if (round + W::kAhead < p.rounds) move_on();
     else point_at(tile + 1);
 #pragma unroll
@@ -450,22 +467,27 @@ TEMPER_DEVICE void multiply_pass(const Few& p, Job& job, int rows, Share tiles, 
     round += W::kAhead, in_chunk += W::kAhead;
     if (in_chunk == p.chunk_rounds) in_chunk = 0;
     if (round < p.rounds) continue;
-    __syncthreads();  // the sums of the tile before are read
 #pragma unroll
-    for (int c = 0; c < kGroups; ++c)
+    for (int turn = 0; turn < kTurns; ++turn) {
+      __syncthreads();  // the sums before these are read
 #pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        partial[warp][partial_at(kColumns * c + 2 * t + i % 2, g + 8 * (i / 2))] = even[c][i] + odd[c][i];
-        even[c][i] = odd[c][i] = 0;
+      for (int c = 0; c < kAtOnce<kGroups>; ++c)
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          float &a = even[turn * kAtOnce<kGroups> + c][i], &b = odd[turn * kAtOnce<kGroups> + c][i];
+          partial[warp][partial_at(kColumns * c + 2 * t + i % 2, g + 8 * (i / 2))] = a + b;
+          a = b = 0;
+        }
+      __syncthreads();
+      const int r = row + turn * kTurnRows;
+      if (r < rows) {
+        job.finish(tile, r, o, ahead[turn], [&](int output) {
+          float sum = 0;
+          for (int w = 0; w < kWarps; ++w) sum += partial[w][partial_at(row, output)];
+          return sum;
+        });
+        if (tile + 1 < tiles.end) ahead[turn] = job.ahead(tile + 1, r, o);
       }
-    __syncthreads();
-    if (row < rows) {
-      job.finish(tile, row, o, ahead, [&](int output) {
-        float sum = 0;
-        for (int w = 0; w < kWarps; ++w) sum += partial[w][partial_at(row, output)];
-        return sum;
-      });
-      if (tile + 1 < tiles.end) ahead = job.ahead(tile + 1, row, o);
     }
     ++tile, round = in_chunk = 0;
   }
@@ -479,6 +501,8 @@ constexpr int64_t stride_of(int64_t iterations) {
 }
 // Eight rows of an expert of 20b or 120b, 2880 wide: so many blocks are to fit an H200's multiprocessor, 228 KiB.
 static_assert(kBlocks * ((kRing<Mxfp4Weights> + 8 * stride_of<Mxfp4Weights>(23)) * 16 + kStaticBytes<1>) <= 228 * 1024);
+// And 32 rows of the head, 2880 wide, are to fit a block.
+static_assert((kRing<Bf16Weights> + 32 * stride_of<Bf16Weights>(90)) * 16 + kStaticBytes<4> <= 228 * 1024);
 
 // How a product of `rows` rows at a time is cut; what it says of shared memory is for launch.
 template <class W, int kGroups>
@@ -488,8 +512,10 @@ size_t cut(Few& p, int64_t rows) {
   p.rounds = static_cast<int>(blocks_for(blocks_for(p.iterations, kWarps), W::kAhead)) * W::kAhead;
   const size_t room = std::min(kGroups * kStagedBytes,
                                static_cast<size_t>(device().shared_per_block) - kStaticBytes<kGroups> - kRing<W> * 16);
-  const int64_t fit = static_cast<int64_t>(room) / 16 / rows / (units * kWarps * W::kAhead) * W::kAhead;
-  p.chunk_rounds = static_cast<int>(std::clamp<int64_t>(fit, W::kAhead, p.rounds));
+  const int64_t fit = static_cast<int64_t>(room) / 16 / rows;  // units of a row
+  const int64_t chunk = (fit - 4) / (units * kWarps * W::kAhead) * W::kAhead;
+  p.chunk_rounds =
+      stride_of<W>(p.iterations) <= fit ? p.rounds : static_cast<int>(std::clamp<int64_t>(chunk, W::kAhead, p.rounds));
   p.stride = static_cast<int>(stride_of<W>(std::min(p.iterations, p.chunk_rounds * kWarps)));
   return (kRing<W> + static_cast<size_t>(rows) * p.stride) * 16;
 }
