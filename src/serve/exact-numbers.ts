@@ -38,6 +38,18 @@ const LEAST = ['minimum', 'exclusiveMinimum'],
 const TURNS = /"(?:not|if|oneOf|contains|unevaluatedProperties|unevaluatedItems)":/;
 /** What stands in these says nothing. */
 const REMARKS = ['default', 'examples', 'example'];
+/** In these names stand, which may be called as keywords are. */
+const NAMED = ['properties', 'patternProperties', '$defs', 'definitions', 'dependentSchemas'];
+/** The keywords that lead to a place, without the names in between. */
+const keywordsOf = (path: readonly string[]): readonly string[] => {
+  const keywords: string[] = [];
+  for (let i = 0; i < path.length; i++) {
+    const key = path[i] as string;
+    keywords.push(key);
+    if (NAMED.includes(key)) i++;
+  }
+  return keywords;
+};
 
 /**
  * A schema with the same numbers, or with bounds that are as near as there are numbers within.
@@ -49,9 +61,10 @@ export function withExactNumbers<T extends object>(schema: T, field: string): T 
   return withNumbers(schema, (token, path) => {
     const n = Number(token);
     if (Number.isFinite(n) && exactly(token) === exactly(String(n))) return token;
-    const keyword = path.at(-1) ?? '',
-      isValue = path.some((key) => key === 'const' || key === 'enum');
-    if (!isValue && path.some((key) => REMARKS.includes(key))) return 'null';
+    const keywords = keywordsOf(path),
+      keyword = keywords.at(-1) ?? '',
+      isValue = keywords.some((key) => key === 'const' || key === 'enum');
+    if (!isValue && keywords.some((key) => REMARKS.includes(key))) return 'null';
     const near = !isValue && !turns && [...LEAST, ...MOST].includes(keyword) ? inwards(token, keyword) : null;
     if (near !== null) return String(near);
     throw badRequest(

@@ -13,6 +13,15 @@ describe('numbers of a schema', () => {
     ['{"exclusiveMaximum":18446744073709551615}', { exclusiveMaximum: 2 ** 64 - 2048 }],
     ['{"const":null,"default":9007199254740993,"maximum":1.50e1}', { const: null, default: null, maximum: 15 }],
     ['{"properties":{"a":{"maximum":9007199254740995}}}', { properties: { a: { maximum: 9007199254740994 } } }],
+    // Members that are called as keywords are.
+    [
+      '{"properties":{"default":{"maximum":9007199254740995},"const":{"minimum":9007199254740993}}}',
+      { properties: { default: { maximum: 9007199254740994 }, const: { minimum: 9007199254740994 } } },
+    ],
+    [
+      '{"properties":{"properties":{"examples":[9007199254740993]}}}',
+      { properties: { properties: { examples: [null] } } },
+    ],
     ['{"enum":[1.0,10e-1,9007199254740992,-0.0,1e300]}', null],
   ])('%s', (json, wanted) => {
     expect(read(json)).toEqual(wanted ?? JSON.parse(json));
@@ -32,6 +41,7 @@ describe('numbers of a schema', () => {
     ['{"enum":[1,9007199254740993]}', '#/enum/: 9007199254740993 cannot'],
     ['{"const":1e400}', '#/const: 1e400'],
     ['{"properties":{"a":{"const":{"maximum":9007199254740993}}}}', '#/properties/a/const/maximum'],
+    ['{"properties":{"default":{"const":9007199254740993}}}', '#/properties/default/const'],
     ['{"multipleOf":0.1000000000000000055511151231257827}', '#/multipleOf'],
     ['{"maximum":0.1000000000000000055511151231257827}', '#/maximum'],
     ['{"minLength":9007199254740993}', '#/minLength'],
