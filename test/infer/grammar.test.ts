@@ -260,6 +260,44 @@ describe('what is left unevaluated', () => {
   });
 });
 
+describe('multiples', () => {
+  it.each([
+    [0.01, '4996.73', true],
+    [0.1, '81677.2', true],
+    [1e-7, '404.18', true],
+    [1.1, '3730507', true],
+    [3, '1e21', false],
+    [1.5, '9007199254740991', false],
+  ])('of %d: %s', (step, number, isMultiple) => {
+    const [held, not] = [
+      createChecker({ multipleOf: step }),
+      createChecker({ type: 'number', not: { multipleOf: step } }),
+    ];
+    expect([held.check(number) === null, not.check(number) === null]).toEqual([isMultiple, !isMultiple]);
+  });
+});
+
+describe('nothing is begun that cannot end', () => {
+  const at = (schema: unknown, text: string): readonly string[] => {
+    const state = follow(beginText(compileSchema(schema).root), Buffer.from(text));
+    return [...Array(128).keys()].filter((b) => stepState(state, b).length > 0).map((b) => String.fromCharCode(b));
+  };
+  it('a member, where a pattern has no name left', () => {
+    const schema = { type: 'object', patternProperties: { '^(a|b)$': { type: 'null' } }, additionalProperties: false };
+    expect(at(schema, '{"b":null')).toContain(',');
+    expect(at(schema, '{"b":null,"a":null')).not.toContain(',');
+    expect(at(schema, '{"b":null,"')).toEqual(['\\', 'a']);
+    expect(writable({ ...schema, minProperties: 2 }, '{"b":null,"\\u0061":null}')).toBe(true);
+    expect(() => createChecker({ ...schema, minProperties: 3 })).toThrow('no value');
+    const long = { ...schema, patternProperties: { '^a*$': true, '^[a-z][0-9]$': false } };
+    expect(writable(long, '{"":1,"a":2,"aa":3}')).toBe(true);
+  });
+  it('a number between bounds that leave none', () => {
+    const none = { type: ['number', 'string'], maximum: -1, exclusiveMinimum: -0.5 };
+    expect(at(none, '').filter((c) => c.trim() !== '')).toEqual(['"']);
+  });
+});
+
 describe('what is refused, and what is left to the check', () => {
   it.each([
     [{ properties: { a: { $ref: '#/$defs/none' } } }, '#/properties/a: $ref'],
@@ -273,6 +311,10 @@ describe('what is refused, and what is left to the check', () => {
     [{ pattern: '(a)\\1' }, 'pattern'],
     [{ pattern: '^a{9999}$' }, 'pattern'],
     [{ type: 'string', pattern: '^(a|b)*c(a|b){12}$', maxLength: 100_000 }, 'pattern'],
+    [
+      { properties: { a: {} }, patternProperties: { '^(?=.*b).+$': {} }, additionalProperties: false },
+      'patternProperties',
+    ],
     [{ minLength: -1 }, 'minLength'],
     [{ type: 'object', required: ['a'], properties: { a: false } }, 'no value'],
     [{ $schema: 'https://example.org/mine' }, '$schema'],

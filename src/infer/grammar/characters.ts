@@ -37,6 +37,28 @@ export const allows = (set: Characters, text: string): boolean => {
   return set.accepts(state);
 };
 
+/** Its texts, where they are at most so many; null: there are more. */
+export function textsIn({ texts, table }: Characters, most: number): readonly string[] | null {
+  if (!table) return texts && texts.length <= most ? texts : null;
+  const { classes, next, accepts } = table;
+  const found: string[] = [];
+  // Every state leads to a text, and one that comes back to itself to any number of them.
+  const add = (state: number, text: string, length: number): boolean => {
+    if (length >= accepts.length) return false;
+    if (accepts[state] === 1 && found.push(text) > most) return false;
+    for (const [c, from] of classes.entries()) {
+      const to = next[state * classes.length + c]!,
+        end = classes[c + 1] ?? LAST + 1;
+      if (to < 0) continue;
+      if (end - from > most) return false;
+      for (let code = from; code < end; code++)
+        if (!add(to, text + String.fromCodePoint(code), length + 1)) return false;
+    }
+    return true;
+  };
+  return add(0, '', 0) ? found : null;
+}
+
 /** The set of some texts. */
 export function textsOf(texts: readonly string[]): Characters {
   const nodes: { readonly next: Map<number, number>; ends: boolean }[] = [{ next: new Map(), ends: false }];

@@ -7,6 +7,7 @@ import { ConfigError, TemperError } from '../../base/errors.js';
 import { parseJson } from '../../base/json.js';
 import { allows } from './characters.js';
 import { within } from './deadline.js';
+import { isMultiple } from './decimal.js';
 import { Evaluator } from './evaluate.js';
 import { type Grammar, makeGrammar } from './grammar.js';
 import { PatternUnsupported } from './pattern-sets.js';
@@ -73,11 +74,18 @@ function compile(own: Json, knowsMeta: boolean): ValidateFunction {
     ownProperties: true,
     // `format` says what a text is for; it refuses nothing.
     validateFormats: false,
-    // As decimals: 0.3 is a multiple of 0.1.
-    multipleOfPrecision: 12,
     // Ajv's own simplifying of code takes a time that goes by the square of a schema's members.
     code: { regExp: engine as never, optimize: false },
     logger: false,
+  });
+  // Its own divides doubles: 4996.73 were no multiple of 0.01, and 1e21 one of 3.
+  ajv.removeKeyword('multipleOf');
+  ajv.addKeyword({
+    keyword: 'multipleOf',
+    type: 'number',
+    schemaType: 'number',
+    validate: (of: number, value: number) => isMultiple(value, of),
+    error: { message: ({ schema: of }) => `must be multiple of ${of}` },
   });
   return ajv.compile(own);
 }
@@ -109,6 +117,12 @@ export function createChecker(schema: unknown, ms?: number): Checker {
   try {
     return checkerOf(schema, ms);
   } catch (e) {
+    // Each pattern was read by itself; names that one of them or another allows are read as one.
+    if (e instanceof PatternUnsupported)
+      throw new ConfigError(
+        'schema_unsupported',
+        `#: patternProperties beside other names: ${e.message} is not supported`,
+      );
     if (!(e instanceof RangeError)) throw e;
     throw new ConfigError('schema_unsupported', `#: it could not be compiled: ${e.message}`.slice(0, 400));
   }

@@ -16,6 +16,13 @@ export function decimalOf(n: number): Decimal {
   return scale >= 0 ? { whole, scale } : { whole: whole * 10n ** BigInt(-scale), scale: 0 };
 }
 
+/** As decimals: 19.99 is a multiple of 0.01. @throws {RangeError} no finite number */
+export function isMultiple(value: number, of: number): boolean {
+  const [a, b] = [decimalOf(value), decimalOf(of)];
+  const scale = Math.max(a.scale, b.scale);
+  return (a.whole * 10n ** BigInt(scale - a.scale)) % (b.whole * 10n ** BigInt(scale - b.scale)) === 0n;
+}
+
 export interface NumberRule {
   readonly integer: boolean;
   readonly least?: Decimal;
@@ -129,7 +136,10 @@ function alive(plan: NumberPlan, s: NumberState): boolean {
     if (other === null || (s.negative ? other >= 0n : other <= 0n)) return true;
   }
   const both = (low: bigint, high: bigint): boolean => (s.negative ? holds(plan, -high, -low) : holds(plan, low, high));
-  if (s.phase === 'sign') return plan.least === null || plan.least <= 0n;
+  if (s.phase === 'sign') {
+    for (let b = 0x30; b <= 0x39; b++) if (nextNumber(plan, s, b)) return true;
+    return false;
+  }
   const value = digitsOf(s);
   if (s.phase === 'point' || s.phase === 'fraction') {
     const rest = tenTo(plan.scale - s.fraction);

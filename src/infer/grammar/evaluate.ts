@@ -4,7 +4,7 @@
 import { isDeepStrictEqual } from 'node:util';
 import { allows } from './characters.js';
 import { inTime } from './deadline.js';
-import { decimalOf } from './decimal.js';
+import { isMultiple } from './decimal.js';
 import { patternSet } from './plans.js';
 import type { References } from './references.js';
 import { isObject, type Json } from './typed.js';
@@ -47,11 +47,6 @@ const matches = (pattern: string, text: string): boolean => {
   const set = patternSet([pattern], 0, Number.POSITIVE_INFINITY);
   return set !== null && set !== 'too_large' && allows(set, text);
 };
-function isMultiple(value: number, of: number): boolean {
-  const [a, b] = [decimalOf(value), decimalOf(of)];
-  const scale = Math.max(a.scale, b.scale);
-  return (a.whole * 10n ** BigInt(scale - a.scale)) % (b.whole * 10n ** BigInt(scale - b.scale)) === 0n;
-}
 const list = (v: unknown): readonly unknown[] => (Array.isArray(v) ? v : []);
 const entries = (v: unknown): readonly [string, unknown][] => (isObject(v) ? Object.entries(v) : []);
 

@@ -1,5 +1,5 @@
 // What is inside an array or an object: the node of an item, of a member, and which names there may be.
-import { allows } from './characters.js';
+import { allows, textsIn } from './characters.js';
 import { meet } from './meet.js';
 import { ANY, type ArrayAlt, type Node, type ObjectAlt } from './nodes.js';
 import { patternSet } from './plans.js';
@@ -65,6 +65,13 @@ export interface Names {
 }
 const nameSets = new WeakMap<ObjectAlt, Names>();
 const literal = (text: string): string => text.replace(/[\\^$.*+?()[\]{}|/]/g, '\\$&');
+/** Names that a pattern finds: as `^[ab]$` finds two, which may both have come. */
+function byPattern(pattern: string, known: ReadonlySet<string>): Names {
+  const set = patternSet([pattern], 0, Infinity);
+  const only = set === null ? [] : set === 'too_large' ? null : textsIn(set, MOST_NAMES);
+  return { only, pattern: only ? null : pattern, known };
+}
+const MOST_NAMES = 64;
 export function namesOf(alt: ObjectAlt): Names {
   let names = nameSets.get(alt);
   if (!names) {
@@ -75,14 +82,12 @@ export function namesOf(alt: ObjectAlt): Names {
     names = bare
       ? { only: [...bare.members.keys()], pattern: null, known }
       : first
-        ? {
-            only: null,
-            pattern: [
-              ...[...first.members.keys()].map((k) => `^${literal(k)}$`),
-              ...first.patterns.map((p) => p.source),
-            ].join('|'),
+        ? byPattern(
+            [...[...first.members.keys()].map((k) => `^${literal(k)}$`), ...first.patterns.map((p) => p.source)].join(
+              '|',
+            ),
             known,
-          }
+          )
         : { only: null, pattern: null, known };
     nameSets.set(alt, names);
   }

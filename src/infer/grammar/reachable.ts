@@ -71,9 +71,9 @@ const beginnings = (alt: Alt): string => {
     case 'word':
       return alt.word[0] as string;
     case 'number':
-      return '-0123456789';
+      return isEmptyOne(alt) ? '' : '-0123456789';
     case 'string':
-      return '"';
+      return isEmptyOne(alt) ? '' : '"';
     case 'array':
       return isEmptyOne(alt) ? '' : '[';
     case 'object':
