@@ -8,6 +8,7 @@ import { ANSWER_FIELD, type ApiError, type BodyFields, errorBody } from './api-e
 import type { CallerService } from './callers.js';
 import type { ApiKey } from './keys.js';
 import type { ReadBody, ReaderName } from './readers.js';
+import type { Unsupported } from './request-fields.js';
 import type { ResponseStore } from './response-store.js';
 
 /** What every request has been given before its route. */
@@ -43,6 +44,8 @@ export interface Operation {
   readonly path: string;
   readonly summary: string;
   readonly body?: z.ZodType;
+  /** Fields of the body that are taken beside those. */
+  readonly beside?: Unsupported;
   /** What a URL may ask for beside its path; anything else is refused. */
   readonly query?: Readonly<Record<string, z.ZodType>>;
   /** Of status 200: its name among the API's shapes. */

@@ -15,12 +15,13 @@ import {
   samplingOf,
   steeringFields,
   steeringOf,
+  type Unsupported,
 } from './request-fields.js';
 import type { StoredChat } from './response-store.js';
 import { type Asked, allowedOf, wishOf } from './wish.js';
 
 /** Accepted where they ask for nothing. */
-const NOTHING: Readonly<Record<string, readonly unknown[]>> = {
+const nothing: Readonly<Record<string, readonly unknown[]>> = {
   modalities: [['text']],
   // Who is to be served first, where that costs more.
   service_tier: ['auto', 'default', 'flex', 'scale', 'priority'],
@@ -32,9 +33,10 @@ const NOTHING: Readonly<Record<string, readonly unknown[]>> = {
   moderation: [],
 };
 /** They say who asks, and change nothing. */
-const READ_PAST: readonly string[] = [
+const readPast: readonly string[] = [
   ...['user', 'safety_identifier', 'prompt_cache_key', 'prompt_cache_retention', 'prompt_cache_options'],
 ];
+export const UNSUPPORTED: Unsupported = { nothing, readPast };
 /** Answers to one request. */
 export const MOST_CHOICES = 16;
 
@@ -133,7 +135,7 @@ function predictionOf({ prediction }: Body): string | undefined {
  * @throws {ApiError} 400 · {DataError} what makes no conversation
  */
 export function readChatRequest(json: unknown, tokens: number): ChatRequest {
-  const body = parseBody(json, ChatBody, { nothing: NOTHING, readPast: READ_PAST });
+  const body = parseBody(json, ChatBody, UNSUPPORTED);
   const { messages: dialogue, reasoning_effort, response_format: format, max_completion_tokens, max_tokens } = body;
   if (body.stream_options && !body.stream)
     throw badRequest('invalid_value', 'stream_options: wanted stream too', 'stream_options');

@@ -2,7 +2,7 @@
 import { randomUUID } from 'node:crypto';
 import type { Api, ApiService } from './api.js';
 import { asApiError, errorBody } from './api-error.js';
-import { ChatBody, type ChatRequest } from './chat-request.js';
+import { ChatBody, type ChatRequest, UNSUPPORTED } from './chat-request.js';
 import { Chunks, completionBody, type Head, usageChunk } from './chat-response.js';
 import { merged, withSeed } from './choices.js';
 import { type Answer, type Generation, generate } from './generation.js';
@@ -95,6 +95,7 @@ export const chat: Api = {
       path: '/v1/chat/completions',
       summary: 'Answers a conversation.',
       body: ChatBody,
+      beside: UNSUPPORTED,
       answer: 'ChatShape',
       event: { data: 'ChatChunkShape', done: true },
     },

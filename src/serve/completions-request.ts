@@ -3,7 +3,15 @@ import { z } from 'zod';
 import { MAX_TOP_LOGPROBS } from '../infer/protocol.js';
 import { badRequest } from './api-error.js';
 import type { Generation } from './generation.js';
-import { flag, parseBody, samplingFields, samplingOf, steeringFields, steeringOf } from './request-fields.js';
+import {
+  flag,
+  parseBody,
+  samplingFields,
+  samplingOf,
+  steeringFields,
+  steeringOf,
+  type Unsupported,
+} from './request-fields.js';
 
 const text = z.string();
 const tokens = z
@@ -37,7 +45,7 @@ export const CompletionBody = z.strictObject({
   stream: flag,
   stream_options: z.strictObject({ include_usage: flag, include_obfuscation: flag }).nullish(),
 });
-const UNSUPPORTED = { nothing: { suffix: [''] }, readPast: ['user'] };
+export const UNSUPPORTED: Unsupported = { nothing: { suffix: [''] }, readPast: ['user'] };
 /** OpenAI's own default: a text has no end that a model would have to find. */
 const DEFAULT_TOKENS = 16;
 

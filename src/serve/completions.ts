@@ -3,7 +3,13 @@ import type { DoneEvent, PromptInfo } from '../infer/protocol.js';
 import type { Api, ApiService } from './api.js';
 import { asApiError, errorBody } from './api-error.js';
 import { merged, withSeed } from './choices.js';
-import { CompletionBody, type CompletionRequest, generationOf, type Prompt } from './completions-request.js';
+import {
+  CompletionBody,
+  type CompletionRequest,
+  generationOf,
+  type Prompt,
+  UNSUPPORTED,
+} from './completions-request.js';
 import { Choices, finishOf, likelihoodOf, newHead, screeningFields, textOf, usageOf } from './completions-response.js';
 import { type Answer, generate, type Released } from './generation.js';
 import { answerJson, LazyList } from './json-pieces.js';
@@ -162,6 +168,7 @@ export const completions: Api = {
       path: '/v1/completions',
       summary: 'Goes on with texts or with lists of tokens.',
       body: CompletionBody,
+      beside: UNSUPPORTED,
       answer: 'CompletionShape',
       event: { data: 'CompletionShape', done: true },
     },

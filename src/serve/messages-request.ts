@@ -8,7 +8,15 @@ import { MAX_STOPS } from '../infer/protocol.js';
 import { NO_THREADS } from './anthropic.js';
 import { badRequest } from './api-error.js';
 import type { Generation } from './generation.js';
-import { flag, jsonObject, parseBody, samplingFields, samplingOf, steeringOf } from './request-fields.js';
+import {
+  flag,
+  jsonObject,
+  parseBody,
+  samplingFields,
+  samplingOf,
+  steeringOf,
+  type Unsupported,
+} from './request-fields.js';
 import { type InputItem, itemsToMessages } from './responses-items.js';
 import { wishOf } from './wish.js';
 
@@ -103,7 +111,7 @@ export const MessagesBody = z.strictObject({
   stop_sequences: z.array(z.string()).max(MAX_STOPS).nullish(),
   stream: flag,
 });
-const UNSUPPORTED = {
+export const UNSUPPORTED: Unsupported = {
   nothing: {
     thread: [],
     mcp_servers: [[]],

@@ -5,7 +5,7 @@ import type { Api, ApiService } from './api.js';
 import { asApiError } from './api-error.js';
 import { generate } from './generation.js';
 import { answerJson } from './json-pieces.js';
-import { CountBody, MessagesBody, type MessagesRequest } from './messages-request.js';
+import { CountBody, MessagesBody, type MessagesRequest, UNSUPPORTED } from './messages-request.js';
 import { MessageWriter } from './messages-response.js';
 import { eventStream, type ServerEvent, stopWith } from './sse.js';
 
@@ -32,6 +32,7 @@ export const messages: Api = {
       path: '/v1/messages',
       summary: "Answers a conversation, in Anthropic's shape.",
       body: MessagesBody,
+      beside: UNSUPPORTED,
       answer: 'MessageShape',
       event: { data: 'MessageEventShape', named: true },
     },
@@ -40,6 +41,7 @@ export const messages: Api = {
       path: '/v1/messages/count_tokens',
       summary: 'Tokens that a conversation is read as.',
       body: CountBody,
+      beside: UNSUPPORTED,
       answer: 'CountShape',
     },
   ],

@@ -5,6 +5,7 @@ import { setImmediate } from 'node:timers/promises';
 import { z } from 'zod';
 import { packageRoot } from '../base/machine.js';
 import type { Api, Operation } from './api.js';
+import type { Unsupported } from './request-fields.js';
 
 type Json = Record<string, unknown>;
 const SCHEMAS = '#/components/schemas/';
@@ -63,6 +64,7 @@ async function streamOf(
   };
 }
 
+const NONE_BESIDE: Unsupported = { nothing: {}, readPast: [] };
 const FAILURES: Readonly<Record<string, string>> = {
   400: 'The request asks for what cannot be, or is not built: `param` names the field.',
   401: 'No key, or one that nobody has.',
@@ -73,6 +75,17 @@ const FAILURES: Readonly<Record<string, string>> = {
   503: 'The server is stopping, or its engine is not running.',
   default: 'Any other failure.',
 };
+
+/** A body, with the fields that it may have and that change nothing. */
+async function bodyOf(body: z.ZodType, { nothing, readPast }: Unsupported, components: Components): Promise<Json> {
+  const { properties, ...rest } = await components.of(body, 'input');
+  const past = readPast.map((name) => [name, { description: 'changes nothing' }]);
+  const empty = Object.entries(nothing).map(([name, values]) => [
+    name,
+    { enum: [null, ...values], description: 'by anything else it would ask for what is not done here' },
+  ]);
+  return { ...rest, properties: { ...(properties as Json), ...Object.fromEntries([...past, ...empty]) } };
+}
 
 async function operation(o: Operation, shape: Shape, error: z.ZodType, components: Components): Promise<Json> {
   const path = [...o.path.matchAll(/\{(\w+)\}/g)].map(([, name]) => ({
@@ -99,7 +112,9 @@ async function operation(o: Operation, shape: Shape, error: z.ZodType, component
     summary: o.summary,
     operationId: operationId(o),
     ...(parameters.length > 0 ? { parameters } : {}),
-    ...(o.body ? { requestBody: { required: true, content: json(await components.of(o.body, 'input')) } } : {}),
+    ...(o.body
+      ? { requestBody: { required: true, content: json(await bodyOf(o.body, o.beside ?? NONE_BESIDE, components)) } }
+      : {}),
     responses: {
       200: { description: 'OK', headers, content },
       ...Object.fromEntries(

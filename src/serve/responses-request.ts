@@ -15,6 +15,7 @@ import {
   parseBody,
   samplingFields,
   samplingOf,
+  type Unsupported,
 } from './request-fields.js';
 import { type InputItem, type ReferenceItem, requestItem } from './responses-items.js';
 import { type Asked, allowedOf, wishOf } from './wish.js';
@@ -94,7 +95,7 @@ export const ResponsesBody = z.strictObject({
   stream: flag,
   stream_options: z.strictObject({ include_obfuscation: flag }).nullish(),
 });
-const UNSUPPORTED = {
+export const UNSUPPORTED: Unsupported = {
   nothing: {
     conversation: [],
     prompt: [],

@@ -7,7 +7,7 @@ import { pageOfList, pageQuery } from './pages.js';
 import { parseQuery } from './request-fields.js';
 import type { StoredResponse } from './response-store.js';
 import { Jobs } from './responses-jobs.js';
-import { INCLUDABLE, ResponsesBody } from './responses-request.js';
+import { INCLUDABLE, ResponsesBody, UNSUPPORTED } from './responses-request.js';
 import type { ResponseEvent } from './responses-response.js';
 import { fields, isUnfinished, Turn } from './responses-turn.js';
 import { eventStream, type ServerEvent, stopWith } from './sse.js';
@@ -91,6 +91,7 @@ export const responses: Api = {
       path: '/v1/responses',
       summary: 'Answers input.',
       body: ResponsesBody,
+      beside: UNSUPPORTED,
       answer: 'ResponseShape',
       event: events,
     },
@@ -99,6 +100,7 @@ export const responses: Api = {
       path: '/v1/responses/input_tokens',
       summary: 'Tokens that its input is read as.',
       body: ResponsesBody,
+      beside: UNSUPPORTED,
       answer: 'InputTokensShape',
     },
     {

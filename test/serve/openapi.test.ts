@@ -49,19 +49,23 @@ const messages = [{ role: 'user', content: 'hi' }];
 const BODIES: Readonly<Record<string, readonly Json[]>> = {
   '/v1/chat/completions': [
     { model: 'm', messages },
+    {
+      ...{ model: 'm', messages, user: 'u', safety_identifier: 's', prompt_cache_key: 'k', service_tier: 'auto' },
+      ...{ modalities: ['text'], audio: null, function_call: 'auto' },
+    },
     { model: 'm', messages, n: 2, tools: [{ type: 'function', function: { name: 'look', parameters } }] },
   ],
   '/v1/completions': [
-    { model: 'm', prompt: 'a' },
+    { model: 'm', prompt: 'a', user: 'u', suffix: '' },
     { model: 'm', prompt: [1, 2], echo: true, logprobs: 2, n: 2 },
   ],
   '/v1/responses': [
-    { model: 'm', input: 'hi', metadata: { a: 'b' } },
+    { model: 'm', input: 'hi', metadata: { a: 'b' }, user: 'u', max_tool_calls: 3, conversation: null },
     { model: 'm', input: 'hi', tools: [{ type: 'function', name: 'look', parameters, strict: false }] },
     { model: 'm', input: 'hi', include: ['reasoning.encrypted_content', 'message.output_text.logprobs'] },
   ],
   '/v1/messages': [
-    { model: 'm', max_tokens: 9, messages },
+    { model: 'm', max_tokens: 9, messages, metadata: { user_id: 'u' }, service_tier: 'auto', mcp_servers: [] },
     {
       model: 'm',
       max_tokens: 9,
@@ -136,7 +140,7 @@ describe('what is answered', () => {
         failures++;
       }
     }
-    expect([answers, events > 300, failures]).toEqual([33, true, 24]);
+    expect([answers, events > 300, failures]).toEqual([36, true, 24]);
   });
   it('keeps to it where nothing is posted, too', async () => {
     const [, app] = apps[0]!;
