@@ -1,6 +1,9 @@
 // A body is read the same in the thread for large ones as here: what it becomes, and what is refused.
+import { PassThrough } from 'node:stream';
 import { afterAll, describe, expect, it } from 'vitest';
+import type { ApiRequest } from '../../src/serve/api.js';
 import type { ApiError } from '../../src/serve/api-error.js';
+import { Bodies } from '../../src/serve/bodies.js';
 import { jsonOf } from '../../src/serve/body.js';
 import { BodyThread, type Room } from '../../src/serve/body-thread.js';
 import { READERS, type ReaderName } from '../../src/serve/readers.js';
@@ -45,6 +48,128 @@ const BAD: readonly (readonly [ReaderName, unknown])[] = [
   ['responses', { model: 'm', input: [] }],
   ['completions', { model: 'm', prompt: ['a', 'b'], suffix: 'c' }],
 ];
+
+describe('a body whose lists hold nothing that they should', () => {
+  const wrong = Array.from({ length: 1000 }, () => ({}));
+  it.each([
+    ['chat', (list) => ({ model: 'm', messages: list })],
+    ['chat', (list) => ({ model: 'm', messages: [{ role: 'user', content: list }] })],
+    ['chat', (list) => ({ model: 'm', messages: [{ role: 'user', content: 'a' }], tools: list })],
+    ['responses', (list) => ({ model: 'm', input: list })],
+    ['responses', (list) => ({ model: 'm', input: 'a', tools: list })],
+    ['messages', (list) => ({ model: 'm', max_tokens: 1, messages: list })],
+    ['messages', (list) => ({ model: 'm', max_tokens: 1, messages: [{ role: 'user', content: list }] })],
+    ['completions', (list) => ({ model: 'm', prompt: list })],
+  ] as const satisfies readonly (readonly [ReaderName, (list: unknown) => unknown])[])(
+    '%s %#: is refused by the first entry, the others are not read',
+    (name, body) => {
+      const read = new Set<PropertyKey>();
+      const list = new Proxy(wrong, {
+        get(of, key) {
+          read.add(key);
+          return Reflect.get(of, key) as unknown;
+        },
+      });
+      expect(() => READERS[name](body(list), 100)).toThrow(expect.objectContaining({ status: 400 }));
+      expect([...read].filter((key) => /^\d+$/.test(String(key)))).toEqual(['0']);
+    },
+  );
+});
+
+const asked = (incoming: PassThrough): ApiRequest =>
+  ({
+    env: { incoming },
+    req: { header: (name: string) => (name === 'content-type' ? 'application/json' : undefined) },
+  }) as unknown as ApiRequest;
+/** A body as it comes through a port. */
+function coming(most = 100): {
+  readonly incoming: PassThrough;
+  readonly read: Promise<unknown>;
+  readonly left: () => number;
+} {
+  const incoming = new PassThrough({ highWaterMark: 4 });
+  const read = bodies(most).read(asked(incoming));
+  read.catch(() => {}); // looked at later
+  const left = (): number =>
+    ['data', 'end', 'error', 'close'].reduce((n, e) => n + incoming.listenerCount(e), 0) - quiet;
+  return { incoming, read, left };
+}
+const quiet = ['data', 'end', 'error', 'close'].reduce((n, e) => n + new PassThrough().listenerCount(e), 0);
+const opened: Bodies[] = [];
+const bodies = (most: number): Bodies => {
+  const made = new Bodies(most);
+  opened.push(made);
+  return made;
+};
+afterAll(() => Promise.all(opened.map((b) => b.close())));
+const turn = (): Promise<void> => new Promise((done) => setImmediate(done));
+const INCOMPLETE = { status: 400, code: 'body_incomplete' };
+
+describe('a body that comes through a port', () => {
+  it('is the same however it is cut, within characters too; nothing listens afterwards', async () => {
+    const text = Buffer.from('{"é":"☃ 😀"}');
+    for (let size = 1; size <= text.length; size++) {
+      const { incoming, read, left } = coming();
+      for (let at = 0; at < text.length; at += size) {
+        incoming.write(text.subarray(at, at + size));
+        if (at % 3 === 0) await turn();
+      }
+      incoming.end();
+      expect(await read).toEqual({ é: '☃ 😀' });
+      expect(left()).toBe(0);
+    }
+  });
+  it('that ends without anything is no JSON', async () => {
+    const { incoming, read } = coming();
+    incoming.end();
+    await expect(read).rejects.toMatchObject({ status: 400, code: 'invalid_json' });
+  });
+  it('is incomplete where it breaks off, is closed before its end, or was gone before', async () => {
+    for (const broken of [new Error('reset'), undefined]) {
+      const { incoming, read, left } = coming();
+      incoming.on('error', () => {});
+      incoming.write('{"a":');
+      await turn();
+      incoming.destroy(broken);
+      await expect(read).rejects.toMatchObject(INCOMPLETE);
+      expect(left()).toBe(1);
+    }
+    const gone = new PassThrough();
+    gone.destroy();
+    await turn(); // it has said so
+    await expect(bodies(100).read(asked(gone))).rejects.toMatchObject(INCOMPLETE);
+  });
+  it('that is too large is refused at the piece that is too much: no more is taken, and it stays open', async () => {
+    const { incoming, read, left } = coming(10);
+    incoming.write('1234567890');
+    await turn();
+    incoming.write('1');
+    await expect(read).rejects.toMatchObject({ status: 413, code: 'body_too_large' });
+    expect([incoming.destroyed, incoming.isPaused(), left()]).toEqual([false, true, 0]);
+    while (incoming.write('more')); // until it says that nobody takes it
+    await turn();
+    expect(incoming.writableNeedDrain).toBe(true);
+  });
+  it('counts while it is read and no longer: eight of the largest at once, then another', async () => {
+    const own = bodies(10);
+    const open = (): { readonly incoming: PassThrough; readonly read: Promise<unknown> } => {
+      const incoming = new PassThrough();
+      const read = own.read(asked(incoming));
+      read.catch(() => {});
+      incoming.write('[1,1,1,1,1');
+      return { incoming, read };
+    };
+    const eight = Array.from({ length: 8 }, open);
+    await turn();
+    await expect(open().read).rejects.toMatchObject({ status: 429, code: 'too_many_bodies', retryAfter: 1 });
+    for (const { incoming } of eight) incoming.destroy();
+    for (const { read } of eight) await expect(read).rejects.toMatchObject(INCOMPLETE);
+    const after = open();
+    await turn();
+    after.incoming.destroy();
+    await expect(after.read).rejects.toMatchObject(INCOMPLETE);
+  });
+});
 
 describe('a body that is read in a thread', () => {
   it.each([...GOOD, ...BAD])('%s %#', async (name, body) => {
