@@ -6,6 +6,7 @@
 
 #include "binding/device.h"
 #include "cpu/ops.h"
+#include "temper/moment_codes.h"
 
 namespace temper::binding {
 namespace {
@@ -82,7 +83,39 @@ void adamw(const TemperBackend& backend, const TensorRef* t, const bool* on_devi
   }
 }
 
-constexpr MixedOp kMixed[] = {{"embedding_fwd", embedding_fwd, embedding_fwd_bytes}, {"adamw", adamw, adamw_bytes}};
+size_t adamw_8bit_bytes(const TensorRef* t, const bool*, const double* n) {
+  return static_cast<size_t>(2 * elements_at_once(*args::adamw_8bit::of(t, n).p)) * sizeof(float);
+}
+// The same, whose pieces are whole blocks.
+void adamw_8bit(const TemperBackend& backend, const TensorRef* t, const bool* on_device, const double* n) {
+  using Args = args::adamw_8bit;
+  static_assert(kStageElements % moments::kBlock == 0);
+  const Args a = Args::of(t, n);
+  require(!on_device[Args::at_m] && !on_device[Args::at_v] && !on_device[Args::at_m_scales] &&
+              !on_device[Args::at_v_scales] && on_device[Args::at_p] && on_device[Args::at_g],
+          "wrong_device",
+          "adamw_8bit: wanted p and g on the device, codes and scales all on the host or all on the device");
+  const int64_t count = a.p->numel();
+  Scratch<float> values(static_cast<size_t>(2 * elements_at_once(*a.p)));
+  for (int64_t from = 0; from < count; from += kStageElements) {
+    const int64_t size = std::min(kStageElements, count - from), block = from / moments::kBlock,
+                  blocks = (size + moments::kBlock - 1) / moments::kBlock;
+    Tensor p{values.data(), DType::f32, 1, {size}}, g{values.data() + size, DType::f32, 1, {size}},
+        m{a.m->u8() + from, DType::u8, 1, {size}}, v{a.v->u8() + from, DType::u8, 1, {size}},
+        m_scales{a.m_scales->f32() + block, DType::f32, 1, {blocks}},
+        v_scales{a.v_scales->f32() + block, DType::f32, 1, {blocks}};
+    must(backend, backend.download(p.data, a.p->f32() + from, p.bytes()));
+    must(backend, backend.download(g.data, a.g->f32() + from, g.bytes()));
+    if (cpu::table().adamw_8bit(&p, &m, &v, &m_scales, &v_scales, &g, a.lr, a.beta1, a.beta2, a.eps, a.weight_decay,
+                                a.step, a.grad_scale))
+      throw Error(last_error());
+    must(backend, backend.upload(a.p->f32() + from, p.data, p.bytes()));
+  }
+}
+
+constexpr MixedOp kMixed[] = {{"embedding_fwd", embedding_fwd, embedding_fwd_bytes},
+                              {"adamw", adamw, adamw_bytes},
+                              {"adamw_8bit", adamw_8bit, adamw_8bit_bytes}};
 
 }  // namespace
 

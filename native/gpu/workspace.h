@@ -174,6 +174,7 @@ inline double moe_combine(const args::moe_combine&) { return 0; }
 inline double moe_weight_bwd(const args::moe_weight_bwd&) { return 0; }
 
 inline double adamw(const args::adamw&) { return 0; }
+inline double adamw_8bit(const args::adamw_8bit&) { return 0; }
 inline double sum_squares(const args::sum_squares& a) {
   const int64_t blocks = ceil_div(a.x->numel(), kSquareTile);
   return blocks > 1 ? 8.0 * blocks : 0;

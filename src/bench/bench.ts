@@ -33,6 +33,7 @@ import { type Category, memoryStats, type Place, releaseCached, resetPeaks, Scop
 import { sft } from '../objectives/objective.js';
 import { learnAdapter } from '../train/adapter-learner.js';
 import type { MemoryUse, RecomputeMode } from '../train/memory-use.js';
+import { createMoments } from '../train/moments.js';
 import { chooseUse } from '../train/room.js';
 import { OptimizerStep } from '../train/step.js';
 import { type Peer, type PeerTest, runPeer } from './peer.js';
@@ -320,7 +321,7 @@ function loraStep(model: ModelWeights, n: number, options: BenchOptions, use: Me
   const learner = learnAdapter(model, adapter, { precision: options.precision, folder: tmpdir() });
   learner.memory.settle(use);
   const scope = new Scope('optimizer', learner.memory.momentsPlace);
-  const moments = { m: scope.zeros('f32', adapter.params.shape), v: scope.zeros('f32', adapter.params.shape) };
+  const moments = createMoments('adamw', scope, adapter.params);
   const optimizer = new OptimizerStep(learner, moments, sft, {
     clipGradNorm: null,
     betas: [0.9, 0.999],

@@ -395,6 +395,28 @@ export interface Ops {
     step: number,
     gradScale: number,
   ): void;
+  /**
+   * adamw with its moments in 8 bits: what a code stands for (native/include/temper/moment_codes.h) times the scale of its block of
+   * 256 elements, which is the largest magnitude in it after the step (arXiv:2110.02861). The step itself is adamw's, in
+   * f32, on the moments as they are read; then each is written as the nearest code, but for a second moment above 0,
+   * which never becomes 0. Codes and scales of 0 are moments of 0. A NaN or an infinity is one in its whole block from
+   * the next step on.
+   */
+  adamw_8bit(
+    p: Tensor,
+    m: Tensor,
+    v: Tensor,
+    mScales: Tensor,
+    vScales: Tensor,
+    g: Tensor,
+    lr: number,
+    beta1: number,
+    beta2: number,
+    eps: number,
+    weightDecay: number,
+    step: number,
+    gradScale: number,
+  ): void;
   /** out[0] = Σ x², accumulated in double. */
   sum_squares(out: Tensor, x: Tensor): void;
   /** dst[i] = src[rows[i]]; one dtype */
@@ -642,6 +664,21 @@ export const OP_ARGUMENTS = {
   ],
   moe_weight_bwd: ['dweights', 'rowDot', 'dout', 'bias', 'ids', 'slotRow'],
   adamw: ['p', 'm', 'v', 'g', 'lr', 'beta1', 'beta2', 'eps', 'weightDecay', 'step', 'gradScale'],
+  adamw_8bit: [
+    'p',
+    'm',
+    'v',
+    'mScales',
+    'vScales',
+    'g',
+    'lr',
+    'beta1',
+    'beta2',
+    'eps',
+    'weightDecay',
+    'step',
+    'gradScale',
+  ],
   sum_squares: ['out', 'x'],
   gather_rows: ['dst', 'src', 'rows'],
   scatter_rows: ['dst', 'src', 'rows'],

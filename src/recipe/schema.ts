@@ -242,7 +242,13 @@ const Train = z.strictObject({
   minLr: z.number().min(0).max(1).default(0).describe('share of lr at which linear and cosine end'),
   optimizer: z
     .strictObject({
-      name: z.literal('adamw').default('adamw').describe('decoupled weight decay (arXiv:1711.05101)'),
+      name: z
+        .enum(['adamw', 'adamw_8bit'])
+        .default('adamw')
+        .describe(
+          'decoupled weight decay (arXiv:1711.05101); adamw_8bit: with both moments in 8 bits and a scale to ' +
+            'each block of 256 (arXiv:2110.02861), a quarter of their memory, and other results',
+        ),
       betas: betas.default([0.9, 0.999]).describe('decay of the first and second moment'),
       eps: positive().default(1e-8).describe('added to the root of the second moment'),
       weightDecay: z.number().min(0).default(0).describe('per step, times the learning rate'),

@@ -1,6 +1,6 @@
-// checkpoints/step-N: state.safetensors (parameters and both moments, flat f32), state.json (what they belong to,
-// digest) and, for adapters, adapter/ in PEFT's form. The order of rows and the dropout masks are functions of (seed,
-// step), so the step is all the cursor there is.
+// checkpoints/step-N: state.safetensors (parameters and both moments, flat f32; 8-bit moments as codes and scales),
+// state.json (what they belong to, digest) and, for adapters, adapter/ in PEFT's form. The order of rows and the
+// dropout masks are functions of (seed, step), so the step is all the cursor there is.
 
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
@@ -11,9 +11,9 @@ import { writeFlushed, writeFolderAtomic } from '../base/files.js';
 import { readJsonFile } from '../base/json-file.js';
 import { type Adapter, createAdapter } from '../lora/adapter.js';
 import type { AdapterSpec } from '../lora/spec.js';
-import { readFloatFile } from '../lora/tensor-reader.js';
 import type { ModelConfig } from '../model/config.js';
-import { tensorEntry, writeSafetensors } from '../native/safetensors.js';
+import { checkMetadata } from '../model/file-keys.js';
+import { openSafetensors, tensorEntry, writeSafetensors } from '../native/safetensors.js';
 import type { Tensor } from '../native/tensor.js';
 import { checkpointFolder, type RunDigests } from './run-folder.js';
 
@@ -21,6 +21,9 @@ export interface TrainState {
   readonly params: Tensor;
   readonly m: Tensor;
   readonly v: Tensor;
+  /** Of 8-bit moments. */
+  readonly mScales?: Tensor;
+  readonly vScales?: Tensor;
 }
 /** How what was trained is written for others to read. */
 export interface Savable {
@@ -48,7 +51,14 @@ const Known = z.looseObject({
     .looseObject({ layers: z.array(z.record(z.string(), z.looseObject({ rank: z.int(), alpha: z.number() }))) })
     .optional(),
 });
-const PARTS = ['params', 'm', 'v'] as const;
+/** As the file names them. */
+const PARTS = [
+  ['params', 'params'],
+  ['m', 'm'],
+  ['v', 'v'],
+  ['mScales', 'm_scales'],
+  ['vScales', 'v_scales'],
+] as const;
 
 export async function saveCheckpoint(
   run: string,
@@ -61,7 +71,7 @@ export async function saveCheckpoint(
     const file = join(folder, 'state.safetensors');
     writeSafetensors(
       file,
-      PARTS.map((name) => tensorEntry(name, state[name])),
+      PARTS.flatMap(([part, name]) => (state[part] ? [tensorEntry(name, state[part])] : [])),
       { step: String(step) },
     );
     if (learner.checkpointName) await learner.save(join(folder, learner.checkpointName));
@@ -147,17 +157,27 @@ async function readParts(
     });
   if (!existsSync(file) || (await sha256File(file, signal ? { signal } : {})) !== record.sha256)
     throw new IntegrityError('bad_checkpoint', `${file}: not the bytes that were written; ${REMEDY}`, { file });
-  using tensors = readFloatFile(file);
-  for (const name of PARTS) {
-    const target = into[name];
+  using tensors = openSafetensors(file);
+  checkMetadata(file, tensors.metadata);
+  for (const [part, name] of PARTS) {
+    const target = into[part];
     if (!target) continue;
-    const entry = tensors.entries.get(name);
+    const where = { file, tensor: name },
+      entry = tensors.tensors.get(name),
+      dtype = target.dtype.toUpperCase();
+    if (entry && entry.dtype !== dtype)
+      throw new CheckpointError(
+        'tensor_dtype',
+        `${file}: ${name} is ${entry.dtype}, wanted ${dtype}: the state of another train.optimizer.name; ${REMEDY}`,
+        where,
+      );
     if (!entry || entry.shape.join() !== target.shape.join())
       throw new CheckpointError(
         'tensor_shape',
         `${file}: ${name} is [${entry?.shape.join(',') ?? 'missing'}], wanted [${target.shape.join(',')}]; ${REMEDY}`,
-        { file, tensor: name },
+        where,
       );
-    target.write(entry.read());
+    const bytes = tensors.bytes(name);
+    target.write(dtype === 'U8' ? bytes : new Float32Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 4));
   }
 }

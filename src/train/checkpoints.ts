@@ -13,7 +13,7 @@ import {
   removeOldCheckpoints,
 } from '../runs/run-folder.js';
 import type { TrainedLearner } from './learners.js';
-import type { Moments } from './step.js';
+import type { Moments } from './moments.js';
 
 export class Checkpoints {
   /** Steps done; parameters and moments are as after the last of them. */

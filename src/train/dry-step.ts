@@ -16,6 +16,7 @@ import type { Recipe } from '../recipe/schema.js';
 import type { MemoryLayout } from '../runs/run-folder.js';
 import { createLearner, type TrainedLearner } from './learners.js';
 import type { MemoryUse } from './memory-use.js';
+import { createMoments } from './moments.js';
 import { chooseUse, type Room } from './room.js';
 import { OptimizerStep } from './step.js';
 
@@ -56,8 +57,8 @@ export function dryStep(
       layout = layoutOf(learner, mostTokens(batches));
     using scope = new Scope('optimizer', learner.memory.momentsPlace);
     using small = new Scope('workspace', learner.params.place);
-    const moments = { m: scope.zeros('f32', learner.params.shape), v: scope.zeros('f32', learner.params.shape) };
     const { train: t } = recipe;
+    const moments = createMoments(t.optimizer.name, scope, learner.params);
     using optimizer = new OptimizerStep(learner, moments, objectiveOf(recipe), { ...t, ...t.optimizer });
     // Everything called so far is set-up; a mark among the calls tells where the step begins.
     ops.fill(small.empty('f32', [1]), 0);

@@ -9,8 +9,9 @@ import type { Learner } from '../objectives/learner.js';
 import { type BatchLimits, type Objective, type ReferenceSums, sft } from '../objectives/objective.js';
 import { References } from '../objectives/references.js';
 import type { StepMetrics } from '../runs/metrics.js';
+import type { Moments } from './moments.js';
 import { learningRate, type Schedule } from './schedule.js';
-import { type Moments, OptimizerStep, type StepSettings } from './step.js';
+import { OptimizerStep, type StepSettings } from './step.js';
 import type { StepWork } from './work.js';
 
 export interface LoopOptions extends Schedule, BatchLimits, StepSettings {

@@ -14,7 +14,7 @@ import { besideModel, standIn } from '../model/stand-in.js';
 import { type Backend, backendOf, HOST, parseDevice } from '../native/backends.js';
 import { type Timing, timeCalls } from '../native/op-timing.js';
 import type { DryRunReport } from '../native/plan.js';
-import type { Category } from '../native/tensor.js';
+import type { Category, Place } from '../native/tensor.js';
 import { objectiveOf } from '../objectives/objective.js';
 import { heldOutFiles, trainFiles } from '../recipe/data-files.js';
 import { loadRecipe } from '../recipe/load.js';
@@ -22,8 +22,9 @@ import { memoryLimitOf } from '../recipe/place.js';
 import type { Recipe } from '../recipe/schema.js';
 import { lazyTokenizer } from '../recipe/tokenizer.js';
 import { defaultRunFolder, type MemoryLayout } from '../runs/run-folder.js';
-import { dryStep, dryStepOnDevice, plannedBatches } from './dry-step.js';
+import { type DryStep, dryStep, dryStepOnDevice, plannedBatches } from './dry-step.js';
 import type { MemoryUse } from './memory-use.js';
+import { momentBytes, type OptimizerName } from './moments.js';
 import { freeDiskBytes } from './offload.js';
 
 export interface TrainPlan {
@@ -63,6 +64,8 @@ export interface TrainPlan {
   } | null;
   /** What the largest batch keeps in place of computing it again, and where the moments of AdamW lie. */
   readonly layout: MemoryLayout;
+  /** Bytes of AdamW's two moments, and what they would be in 8 bits (train.optimizer.name). */
+  readonly moments: { readonly optimizer: OptimizerName; readonly bytes: number; readonly bytesIn8Bits: number };
   /** Activations offloaded to the run folder's disk, and what is free there. */
   readonly offloadedBytes: number;
   readonly diskFreeBytes: number;
@@ -253,10 +256,11 @@ function together(a: Timing['byOp'], b: Timing['byOp']): Timing['byOp'] {
 }
 
 /** Of a recipe whose device is known. */
-function backendOfRecipe({ device }: Recipe): Backend {
+function placeOfRecipe({ device }: Recipe): Place {
   const named = parseDevice(device);
-  return backendOf(named === 'auto' ? HOST : named.place);
+  return named === 'auto' ? HOST : named.place;
 }
+const backendOfRecipe = (recipe: Recipe): Backend => backendOf(placeOfRecipe(recipe));
 
 type Memory = Omit<
   TrainPlan,
@@ -265,6 +269,7 @@ type Memory = Omit<
   | 'tokensPerStep'
   | 'computesOn'
   | 'layout'
+  | 'moments'
   | 'trainedParameters'
   | 'stepSeconds'
   | 'tokensPerSecond'
@@ -275,7 +280,13 @@ type Memory = Omit<
   | 'byOp'
 >;
 /** What the dry step took, against what there is. */
-function memoryOf(recipe: Recipe, run: string, report: DryRunReport, availableBytes: number): Memory {
+function memoryOf(
+  recipe: Recipe,
+  run: string,
+  { report, layout }: DryStep,
+  moments: TrainPlan['moments'],
+  availableBytes: number,
+): Memory {
   const { ownMemory } = backendOfRecipe(recipe);
   const device = ownMemory
     ? {
@@ -292,6 +303,12 @@ function memoryOf(recipe: Recipe, run: string, report: DryRunReport, availableBy
   const [worst] = (Object.entries(deviceFits ? report.peak : report.device.peak) as [Category, number][])
     .filter(([c]) => deviceFits || c !== 'weights')
     .sort((a, b) => b[1] - a[1]);
+  // Named, never taken: it is another optimizer.
+  const saved = moments.bytes - moments.bytesIn8Bits;
+  const shorter = (place: Place): string =>
+    moments.optimizer === 'adamw_8bit' || layout.moments !== place
+      ? ''
+      : `; train.optimizer.name: adamw_8bit takes ${formatBytes(saved)} less for its moments, with other results`;
   const advice = (): string => {
     if (fits || !worst) return '';
     if (!diskFits)
@@ -303,9 +320,9 @@ function memoryOf(recipe: Recipe, run: string, report: DryRunReport, availableBy
       return (
         `the device may take ${formatBytes(device?.limitBytes ?? 0)}, ` +
         `${formatBytes(device?.heldPeakBytes ?? 0)} are needed: try train.offloadOptimizer: always, ` +
-        `train.offloadActivations: always, or ${ADVICE[worst[0]]}`
+        `train.offloadActivations: always, or ${ADVICE[worst[0]]}${shorter(placeOfRecipe(recipe))}`
       );
-    return `${worst[0]} is the largest part: try ${ADVICE[worst[0]]}`;
+    return `${worst[0]} is the largest part: try ${ADVICE[worst[0]]}${shorter(HOST)}`;
   };
   return {
     peakBytes: report.peak,
@@ -354,8 +371,14 @@ async function planWith(
   const { steps, typical, largest, evaluations, heldOut } = found;
   const available = options.availableBytes ?? availableBytes();
   const { recipe, computesOn, use, dry } = dryStepOnDevice(written, run, largest, heldOut.largest, available);
-  const { report, trainedParameters, layout } = dry;
-  const memory = memoryOf(recipe, run, report, available);
+  const { trainedParameters, layout } = dry;
+  const { name: optimizer } = recipe.train.optimizer;
+  const moments = {
+    optimizer,
+    bytes: momentBytes(optimizer, trainedParameters),
+    bytesIn8Bits: momentBytes('adamw_8bit', trainedParameters),
+  };
+  const memory = memoryOf(recipe, run, dry, moments, available);
   const tokensPerStep = typical.reduce((n, b) => n + b.batch.tokens.length, 0);
   const timed = options.measure !== false && backendOfRecipe(recipe).timedByPlan;
   const times: Times = timed
@@ -375,6 +398,7 @@ async function planWith(
     trainedParameters,
     computesOn,
     layout,
+    moments,
     ...memory,
     ...times,
     tokensPerSecond: tokensPerStep / times.stepSeconds,

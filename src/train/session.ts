@@ -44,6 +44,7 @@ import { Checkpoints } from './checkpoints.js';
 import { dryStep, layoutOf, plannedBatches, settle } from './dry-step.js';
 import { bestOf } from './held-out.js';
 import { checkFrom, createLearner, type TrainedLearner } from './learners.js';
+import { createMoments } from './moments.js';
 import { requireOffloadRoom } from './offload.js';
 import { referencePass } from './reference-pass.js';
 import { runSteps, type Steps, type TrainHooks, tokensPerBatch } from './run-steps.js';
@@ -335,7 +336,7 @@ async function train(
     );
   };
   using scope = new Scope('optimizer', learner.memory.momentsPlace);
-  const moments = { m: scope.zeros('f32', learner.params.shape), v: scope.zeros('f32', learner.params.shape) };
+  const moments = createMoments(recipe.train.optimizer.name, scope, learner.params);
   const checkpoints = new Checkpoints(run, learner, moments, prepared.digests, recipe.train.keepCheckpoints);
   if (resume) await checkpoints.resume(record.earlier);
   truncateMetrics(run, checkpoints.done);

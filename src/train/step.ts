@@ -5,12 +5,8 @@ import { ops } from '../native/ops.js';
 import { Scope, type Tensor } from '../native/tensor.js';
 import type { Learner } from '../objectives/learner.js';
 import type { Objective, ReferenceSums, Share } from '../objectives/objective.js';
+import type { Moments } from './moments.js';
 
-/** Of AdamW, f32 [P] each, zeros at the start. */
-export interface Moments {
-  readonly m: Tensor;
-  readonly v: Tensor;
-}
 export interface StepSettings {
   /** null: gradients are not clipped. */
   readonly clipGradNorm: number | null;
@@ -50,19 +46,11 @@ export class OptimizerStep implements Disposable {
     const { clipGradNorm: limit, betas, eps, weightDecay } = settings;
     // As PyTorch's clip_grad_norm_: the small constant keeps the quotient below 1 at the limit itself.
     const scale = limit === null ? 1 : Math.min(1, limit / (gradNorm + 1e-6));
-    ops.adamw(
-      learner.params,
-      moments.m,
-      moments.v,
-      learner.grads,
-      lr,
-      betas[0],
-      betas[1],
-      eps,
-      weightDecay,
-      step,
-      scale,
-    );
+    const { params, grads } = learner,
+      { m, v, mScales, vScales } = moments;
+    const rest = [lr, betas[0], betas[1], eps, weightDecay, step, scale] as const;
+    if (mScales && vScales) ops.adamw_8bit(params, m, v, mScales, vScales, grads, ...rest);
+    else ops.adamw(params, m, v, grads, ...rest);
     learner.refresh();
   }
 

@@ -109,6 +109,30 @@ describe('train on the device', () => {
     expect(adapterOf('moved')).toEqual(adapterOf('stayed'));
   });
 
+  it('8-bit moments: the same bits wherever they lie, stopped or not, and less memory', async () => {
+    const set = (...more: readonly string[]): string[] => [
+      ...['device=cuda', 'train.schedule=constant', 'train.recompute=never', 'train.optimizer.name=adamw_8bit'],
+      ...more,
+    ];
+    await run('codes', set('train.offloadOptimizer=never'));
+    const { peakBytes } = await run('codes-moved', set('train.steps=2', 'train.offloadOptimizer=never'));
+    await run('codes-moved', set('train.offloadOptimizer=always'), { resume: true });
+    expect(adapterOf('codes-moved')).toEqual(adapterOf('codes'));
+    for (const offload of ['never', 'always']) {
+      const of = (name: string): ReturnType<typeof planTraining> =>
+        planTraining(at('recipe.yaml'), {
+          set: set('train.steps=2', `train.optimizer.name=${name}`, `train.offloadOptimizer=${offload}`),
+        });
+      const [plain, eight] = [await of('adamw'), await of('adamw_8bit')];
+      const books = (plan: typeof plain): number =>
+        (offload === 'never' ? plan.device?.peakBytes.optimizer : plan.peakBytes.optimizer) ?? Number.NaN;
+      const saved = plain.moments.bytes - plain.moments.bytesIn8Bits;
+      expect(Math.abs((books(plain) - books(eight)) / saved - 1)).toBeLessThan(0.1);
+      if (offload === 'never')
+        expect(Math.abs((eight.device?.totalPeakBytes ?? Number.NaN) / peakBytes - 1)).toBeLessThan(0.1);
+    }
+  });
+
   it('plan refuses a limit that is too small and names the knob', async () => {
     const plan = await planTraining(at('recipe.yaml'), { set: ['device=cuda', 'memoryLimit=50KiB'] });
     expect(plan.fits).toBe(false);

@@ -95,6 +95,33 @@ describe('resume', () => {
     expect(readdirSync(run).filter((n) => n.endsWith('.tmp'))).toEqual([]);
   });
 
+  it('after kill -9 the codes and scales of 8-bit moments go on to the bit', async () => {
+    const args = (out: string): string[] => [
+      ...recipe,
+      ...['--set', 'train.optimizer.name=adamw_8bit', '--set', 'train.steps=40', '--out', `runs/${out}`],
+    ];
+    const run = join(dir, 'runs', 'codes-killed'),
+      whole = join(dir, 'runs', 'codes');
+    expect((await temper(dir, args('codes'))).code).toBe(0);
+    let killed = 0;
+    for (const step of [8, 23]) {
+      const going = existsSync(run) ? ['--resume'] : [];
+      const ended = await temper(
+        dir,
+        [...args('codes-killed'), ...going],
+        () => (readMetrics(run).at(-1)?.step ?? 0) >= step,
+      );
+      if (ended.signal === 'SIGKILL') killed++;
+      else expect(ended.code, ended.stderr).toBe(0);
+    }
+    const last = await temper(dir, [...args('codes-killed'), '--resume']);
+    expect(last.code, last.stderr).toBe(0);
+    expect(killed).toBeGreaterThanOrEqual(1);
+    expect(bytes(run) === bytes(whole)).toBe(true);
+    expect(losses(run)).toBe(losses(whole));
+    expect(readMetrics(run)).toHaveLength(40);
+  });
+
   it('Ctrl-C saves a checkpoint and ends; going on gives the same bits', async () => {
     const run = join(dir, 'runs', 'stopped');
     const stopped = await temper(

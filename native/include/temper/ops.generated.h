@@ -34,6 +34,7 @@ struct TemperOps {
   int (*grouped_linear_combine_fwd)(TensorRef out, TensorRef x, TensorRef offsets, TensorRef w, TensorRef scales, TensorRef bias, TensorRef weights, TensorRef slot_row, int64_t layout, int64_t precision);
   int (*moe_weight_bwd)(TensorRef dweights, TensorRef row_dot, TensorRef dout, TensorRef bias, TensorRef ids, TensorRef slot_row);
   int (*adamw)(TensorRef p, TensorRef m, TensorRef v, TensorRef g, double lr, double beta1, double beta2, double eps, double weight_decay, int64_t step, double grad_scale);
+  int (*adamw_8bit)(TensorRef p, TensorRef m, TensorRef v, TensorRef m_scales, TensorRef v_scales, TensorRef g, double lr, double beta1, double beta2, double eps, double weight_decay, int64_t step, double grad_scale);
   int (*sum_squares)(TensorRef out, TensorRef x);
   int (*gather_rows)(TensorRef dst, TensorRef src, TensorRef rows);
   int (*scatter_rows)(TensorRef dst, TensorRef src, TensorRef rows);
@@ -82,6 +83,7 @@ struct TemperOps {
   X(grouped_linear_combine_fwd) \
   X(moe_weight_bwd) \
   X(adamw) \
+  X(adamw_8bit) \
   X(sum_squares) \
   X(gather_rows) \
   X(scatter_rows) \
@@ -179,6 +181,9 @@ struct TemperOps {
   X(adamw, \
     "=p:f32[...s] =m:f32[...s]@host =v:f32[...s]@host g:f32[...s] lr:num[,] beta1:num[0,1) beta2:num[0,1)" \
     " eps:num[0,] weight_decay:num[,] step:int[1,] grad_scale:num[,]", none) \
+  X(adamw_8bit, \
+    "=p:f32[n] =m:u8[n]@host =v:u8[n]@host =m_scales:f32[n^256]@host =v_scales:f32[n^256]@host g:f32[n] lr:num[,]" \
+    " beta1:num[0,1) beta2:num[0,1) eps:num[0,] weight_decay:num[,] step:int[1,] grad_scale:num[,]", none) \
   X(sum_squares, \
     "=out:f32[1] x:f32[...s]", none) \
   X(gather_rows, \
@@ -1003,6 +1008,41 @@ struct adamw {
     f(p);
     f(m);
     f(v);
+    f(g);
+    f(lr);
+    f(beta1);
+    f(beta2);
+    f(eps);
+    f(weight_decay);
+    f(step);
+    f(grad_scale);
+  }
+};
+struct adamw_8bit {
+  enum At : int { at_p, at_m, at_v, at_m_scales, at_v_scales, at_g, at_lr, at_beta1, at_beta2, at_eps, at_weight_decay, at_step, at_grad_scale };
+  TensorRef p;
+  TensorRef m;
+  TensorRef v;
+  TensorRef m_scales;
+  TensorRef v_scales;
+  TensorRef g;
+  double lr;
+  double beta1;
+  double beta2;
+  double eps;
+  double weight_decay;
+  int64_t step;
+  double grad_scale;
+  static adamw_8bit of(const TensorRef* t, const double* n) {
+    return {t[0], t[1], t[2], t[3], t[4], t[5], n[6], n[7], n[8], n[9], n[10], static_cast<int64_t>(n[11]), n[12]};
+  }
+  template <class F>
+  void each(F&& f) const {
+    f(p);
+    f(m);
+    f(v);
+    f(m_scales);
+    f(v_scales);
     f(g);
     f(lr);
     f(beta1);

@@ -228,6 +228,7 @@ void check_attention_tolerances(Tally& tally);  // those of precision 1 see a wr
 void check_invariance(Tally& tally);  // attention: the same bits in training and serving, and at both precisions
 // the same on a device, whichever kernel computes it
 void check_device_attention(const Backend& backend, Tally& tally);
+void check_moments(const Backend& backend, Tally& tally);  // moments in 8 bits: the same bits everywhere
 void check_rounded(const Backend& backend, Tally& tally);  // activations in bf16: the bits of f32
 // what ops say they hold beside their arguments, against what they do
 void check_workspace(Tally& tally);

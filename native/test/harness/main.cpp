@@ -56,6 +56,7 @@ std::vector<Part> parts_of(const std::string& backend, bool quick, const std::st
             {"few_rows", [&, quick] { check_few_rows(cpu_paths(quick), t); }},
             {"composed", [&, quick] { check_composed(cpu_paths(quick), t); }},
             {"rounded", [&, quick] { check_rounded(cpu_backend(quick), t); }},
+            {"moments", [&, quick] { check_moments(cpu_backend(quick), t); }},
             {"numeric", [&] { check_numeric(t); }},
             {"core", [&] { check_core(t); }},
             {"paths", [&] { check_paths(t); }},
@@ -68,6 +69,7 @@ std::vector<Part> parts_of(const std::string& backend, bool quick, const std::st
                           {"few_rows", [&t, device] { check_few_rows(device, t); }},
                           {"composed", [&t, device] { check_composed(device, t); }},
                           {"rounded", [&t, device] { check_rounded(device, t); }},
+                          {"moments", [&t, device] { check_moments(device, t); }},
                           {"attention", [&t, device] { check_device_attention(device, t); }}};
   if (backend == "cuda") return parts;
   const std::vector<Part> emulated{

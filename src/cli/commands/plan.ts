@@ -25,10 +25,16 @@ interface Options {
 const category = ([name, bytes]: readonly [string, number]): string =>
   `  ${name.padEnd(12)}${size(bytes).padStart(12)}`;
 /** Where a run keeps what. */
-function layoutLines({ moments, layers, kept }: TrainPlan['layout']): string[] {
+function layoutLines({ moments: place, layers, kept }: TrainPlan['layout'], moments: TrainPlan['moments']): string[] {
   const some = kept.attention + kept.experts > 0;
   const of = `attention of ${kept.attention} and experts of ${kept.experts} of ${layers} layers`;
-  return [`kept for the backward pass: ${some ? of : 'the inputs of layers alone'}; moments of AdamW: ${moments}`];
+  const { optimizer, bytes, bytesIn8Bits } = moments;
+  const shorter =
+    optimizer === 'adamw' ? `, ${size(bytesIn8Bits)} with train.optimizer.name: adamw_8bit` : ' in 8 bits';
+  return [
+    `kept for the backward pass: ${some ? of : 'the inputs of layers alone'}; ` +
+      `moments of AdamW: ${place}, ${size(bytes)}${shorter}`,
+  ];
 }
 
 async function serving(dir: string, o: Options): Promise<void> {
@@ -143,7 +149,7 @@ export const command: Command = {
             `${plan.steps} steps of about ${plan.tokensPerStep} tokens; ` +
               `${plan.trainedParameters.toLocaleString('en')} trained parameters`,
             `device: ${plan.computesOn}`,
-            ...layoutLines(plan.layout),
+            ...layoutLines(plan.layout, plan.moments),
             'peak memory, by category (each at its own peak):',
             ...parts,
             `  ${'together'.padEnd(12)}${size(plan.totalPeakBytes).padStart(12)}   beside ` +
