@@ -288,6 +288,12 @@ export function steps({ emulated, work }) {
       seconds: 90,
       ...sanitizer('racecheck', 'attention'),
     },
+    {
+      name: 'racecheck-few',
+      what: "compute-sanitizer: shared memory of decode's router",
+      seconds: 60,
+      ...sanitizer('racecheck', 'linear_router_fwd'),
+    },
     { name: 'synccheck', what: 'compute-sanitizer: barriers', seconds: 60, ...sanitizer('synccheck', 'linear') },
   ];
   return all;

@@ -314,7 +314,7 @@ void pack(const Backward& b, unsigned char* records, int64_t each, int first_hea
 }  // namespace
 
 bool wgmma_suits(const Problem& p, int parts) {
-  return parts == 1 && p.Dh <= kWidth && device().major == 9 &&
+  return parts == 1 && p.Dh <= kWidth && device().warpgroups &&
          static_cast<size_t>(device().shared_per_block) >= ring_bytes(kRowRecord);
 }
 

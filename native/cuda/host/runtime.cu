@@ -12,6 +12,7 @@
 #include <sstream>
 #include <unordered_map>
 
+#include "cuda/device/tensor_cores.cuh"
 #include "cuda/host/graph.h"
 #include "cuda/host/memory.h"
 #include "cuda/host/open.h"
@@ -146,6 +147,36 @@ std::vector<Description> devices() {
   return all;
 }
 
+namespace {
+
+// A chip that no part of the build was compiled for runs the PTX of another: on sm_100 that of sm_80, whose kernels do
+// not wait. So the code says itself what it has.
+#if !defined(TEMPER_CUDA_EMULATION)
+__global__ void compiled_for(Fault* to) {
+  wait_for_previous();
+  to->at = kStartsEarly;
+#if defined(TEMPER_HAS_WGMMA)
+  to->value = 1;
+#endif
+}
+#endif
+void look_at_code(Device& d) {
+#if defined(TEMPER_CUDA_EMULATION)
+  d.early = d.major >= 9, d.warpgroups = d.major == 9;
+#else
+  void* arguments[] = {&d.fault};
+  check(cudaLaunchKernel(reinterpret_cast<const void*>(compiled_for), dim3(1), dim3(1), arguments, 0, d.stream),
+        "the first kernel");
+  check(cudaStreamSynchronize(d.stream), "the first kernel");
+  d.early = d.fault->at != 0, d.warpgroups = d.fault->value != 0;
+  std::memset(static_cast<void*>(d.fault), 0, sizeof(Fault));
+#endif
+  const char* early = std::getenv("TEMPER_CUDA_EARLY");
+  d.early = d.early && !(early && std::string(early) == "off");
+}
+
+}  // namespace
+
 void open_device(int index, size_t memory_limit) {
   State& s = state();
   std::lock_guard lock(s.mutex);
@@ -178,13 +209,12 @@ void open_device(int index, size_t memory_limit) {
   next.shared_per_block = d.shared_per_block;
   next.l2_bytes = d.l2_bytes;
   std::strncpy(next.name, d.name.c_str(), sizeof next.name - 1);
-  const char* early = std::getenv("TEMPER_CUDA_EARLY");
-  next.early = d.major >= 9 && !(early && std::string(early) == "off");
   check(cudaStreamCreateWithFlags(&next.stream, cudaStreamNonBlocking), "cudaStreamCreate");
   void* fault = nullptr;
   check(cudaHostAlloc(&fault, sizeof(Fault), cudaHostAllocMapped | cudaHostAllocPortable), "cudaHostAlloc");
   std::memset(fault, 0, sizeof(Fault));
   next.fault = static_cast<Fault*>(fault);
+  look_at_code(next);
   void* arrivals = nullptr;
   check(cudaMalloc(&arrivals, sizeof(unsigned)), "cudaMalloc");
   check(cudaMemsetAsync(arrivals, 0, sizeof(unsigned), next.stream), "cudaMemsetAsync");

@@ -14,7 +14,9 @@ struct Device {
   int multiprocessors = 0;
   int shared_per_block = 0;  // bytes a block may opt in to
   size_t l2_bytes = 0;
-  bool early = false;  // kernels may begin before those ahead of them have ended
+  // Of the code that runs here, which may have been compiled for other chips: whether kernels wait for those ahead of
+  // them, and so may begin before these have ended; whether it has the products of warpgroups.
+  bool early = false, warpgroups = false;
   cudaStream_t stream = nullptr;
   Fault* fault = nullptr;  // in pinned host memory that the device writes to
   // in device memory, 0 between kernels: blocks of the one that runs which have done their share; its last one sets it

@@ -347,6 +347,8 @@ TEMPER_DEVICE constexpr int partial_at(int column, int output) {
 // partial sums, and what the driver keeps of each block
 template <int kGroups>
 constexpr size_t kStaticBytes = kPartials<kGroups> * 4 + 1024;
+// what a joined op has beside these at most
+constexpr size_t kOwnBytes = 2048;
 
 // One pass over tiles of this block. Instructions are its limit where weights are MXFP4: addresses are worked out once
 // a tile, and a round is a constant further on.
@@ -510,8 +512,8 @@ size_t cut(Few& p, int64_t rows) {
   const int units = W::kLane / 2;  // of 8 k in one iteration
   p.iterations = static_cast<int>(blocks_for(p.k, 4 * W::kLane));
   p.rounds = static_cast<int>(blocks_for(blocks_for(p.iterations, kWarps), W::kAhead)) * W::kAhead;
-  const size_t room = std::min(kGroups * kStagedBytes,
-                               static_cast<size_t>(device().shared_per_block) - kStaticBytes<kGroups> - kRing<W> * 16);
+  const size_t room = std::min(kGroups * kStagedBytes, static_cast<size_t>(device().shared_per_block) -
+                                                           kStaticBytes<kGroups> - kOwnBytes - kRing<W> * 16);
   const int64_t fit = static_cast<int64_t>(room) / 16 / rows;  // units of a row
   const int64_t chunk = (fit - 4) / (units * kWarps * W::kAhead) * W::kAhead;
   p.chunk_rounds =

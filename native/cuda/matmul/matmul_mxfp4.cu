@@ -396,7 +396,7 @@ __global__ void __launch_bounds__(kThreadsHere, 1) mxfp4_kernel(const TileArgs a
 bool mxfp4_suits(const Product& p, int64_t precision) {
   const MatmulChoice chosen = matmul_choice();
   const Source& w = p.main.b;
-  if (precision != 1 || (chosen != MatmulChoice::automatic && chosen != MatmulChoice::wgmma) || device().major != 9 ||
+  if (precision != 1 || (chosen != MatmulChoice::automatic && chosen != MatmulChoice::wgmma) || !device().warpgroups ||
       p.ragged != Ragged::rows || w.kind != Kind::mxfp4)
     return false;
   // scales are read in pairs: ld % 64

@@ -162,7 +162,7 @@ __global__ void __launch_bounds__(kWide, 1) wgmma_kernel(const TileArgs args) {
 
 bool multiply_wgmma(const Product& p, Staging& staging, bool whenever_possible) {
   const Kind kind = p.main.b.kind == Kind::f32 ? Kind::bf16 : p.main.b.kind;
-  if (device().major != 9 || p.ragged == Ragged::k || kind != Kind::bf16 || !p.main.a.k_inner || p.main.b.index ||
+  if (!device().warpgroups || p.ragged == Ragged::k || kind != Kind::bf16 || !p.main.a.k_inner || p.main.b.index ||
       p.low_rank_mask.limit || p.m < 1 || p.n < 1)
     return false;
   const int64_t tiles = tile_bound(p, kTileM, kTileN), rows = p.ragged == Ragged::rows ? p.m / p.groups : p.m;

@@ -144,7 +144,7 @@ Source Staging::bf16(const Source& source, int64_t width, int64_t logical_rows, 
   const bool transposed = source.k_inner != k_inner;
   const bool packed = source.kind == Kind::mxfp4 || source.kind == Kind::q8;
   const uintptr_t address = reinterpret_cast<uintptr_t>(source.data);
-  if (packed && address % (source.kind == Kind::q8 ? 16 : 8) == 0) return source;
+  if (packed && address % 16 == 0) return source;
   const bool as_it_lies = !source.interleaved && !source.row_scale && !source.mask.limit;
   if (source.kind == Kind::bf16 && as_it_lies && !transposed && source.ld % kChunk == 0 &&
       (width % kChunk == 0 || source.zero_padded) && address % 16 == 0)

@@ -180,6 +180,7 @@ void check_tiles(const Backend& emulated, Tally& tally) {
     size_t step;
   } odd[] = {
       {"grouped_linear_fwd", {out({T, 40}), none, x, none, offsets, w, scales, none, none, none, 1, 0, 1, 0}, 5, 1},
+      {"grouped_linear_fwd", {out({T, 40}), none, x, none, offsets, w, scales, none, none, none, 1, 0, 1, 0}, 5, 8},
       {"linear_q8_fwd", {out({T, 40}), none, x, q, q_scales, none, none, none, 1, 1, 0}, 3, 8},
       {"linear_fwd", {out({T, 40}), none, x, dense, none, none, none, 1, 0, 0, 1, 0}, 3, 2},
       {"linear_fwd", {out({T, 40}), none, x, dense, none, none, none, 1, 0, 0, 1, 0}, 2, 4},

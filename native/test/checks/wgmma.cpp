@@ -96,11 +96,10 @@ void check_wgmma(const Backend& emulated, Tally& tally) {
     check();
     return gpu::emulation::warpgroup_products() - begin;
   };
-  const int major = gpu::device().major;
-  gpu::device().major = 8;
+  gpu::device().warpgroups = false;
   backend.name = "emulation, no warpgroups";
   const int64_t without = products_of([&] { check_bf16_attention_bwd(backend, tally); });
-  gpu::device().major = major;
+  gpu::device().warpgroups = true;
   const int64_t with = products_of(
       [&] { check_cases(emulated, true, "attention_bwd eight heads to a kv head, window 50, pieces, bf16", tally); });
   report(tally, without == 0 && with > 1000,
