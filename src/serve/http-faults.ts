@@ -8,6 +8,7 @@ import { newRequestId, REQUEST_ID } from './request-id.js';
 /** A server of node's, with TLS or without. */
 interface NodeServer {
   on(event: 'clientError', told: (error: NodeJS.ErrnoException, socket: Duplex) => void): unknown;
+  on(event: 'connect', told: (request: IncomingMessage, socket: Duplex) => void): unknown;
   on(event: 'checkExpectation', told: (request: IncomingMessage, response: ServerResponse) => void): unknown;
   prependListener(event: 'request', told: (request: IncomingMessage, response: ServerResponse) => void): unknown;
 }
@@ -60,6 +61,11 @@ export function tellFaults(server: NodeServer): void {
     const begun = [...(open.get(socket) ?? [])].some((answer) => answer.headersSent);
     if (begun || !socket.writable || error.code === 'ECONNRESET') socket.destroy();
     else socket.end(rawAnswer(faultOf(error)), () => socket.destroy());
+  });
+  // Without a listener node closes the connection, and says nothing.
+  server.on('connect', (_, socket) => {
+    socket.on('error', () => {}); // gone: nobody is told
+    socket.end(rawAnswer(refused(405, 'method_not_allowed', 'CONNECT: this is no proxy')), () => socket.destroy());
   });
   server.on('checkExpectation', (_, response) => {
     const body = JSON.stringify(errorBody(refused(417, 'expectation_failed', 'expect: wanted 100-continue, or none')));

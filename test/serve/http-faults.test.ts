@@ -49,3 +49,7 @@ it('not into one that was begun, whatever waits behind it', async () => {
     expect(got.match(/HTTP\/1\.1/g)).toHaveLength(1);
   }
 });
+it('of who takes the server for a proxy, and the connection is closed', async () => {
+  const got = await answers('CONNECT example.org:443 HTTP/1.1\r\nhost: example.org:443\r\n\r\n');
+  expect(got).toMatch(/HTTP\/1\.1 405 .*x-request-id: req_.*"code":"method_not_allowed"/s);
+});
