@@ -33,7 +33,7 @@ import { type Category, memoryStats, type Place, releaseCached, resetPeaks, Scop
 import { sft } from '../objectives/objective.js';
 import { learnAdapter } from '../train/adapter-learner.js';
 import type { MemoryUse, RecomputeMode } from '../train/memory-use.js';
-import { createMoments } from '../train/moments.js';
+import { createMoments, type OptimizerName } from '../train/moments.js';
 import { chooseUse } from '../train/room.js';
 import { OptimizerStep } from '../train/step.js';
 import { type Peer, type PeerTest, runPeer } from './peer.js';
@@ -100,6 +100,8 @@ export interface BenchOptions {
   readonly rank: number;
   /** As train.recompute of a recipe. */
   readonly recompute?: RecomputeMode;
+  /** Of LoRA steps, as train.optimizer.name of a recipe; default adamw. */
+  readonly optimizer?: OptimizerName;
   /** At least this long on each row, and at least 3 repetitions (1 where one takes longer than 20 s). */
   readonly secondsPerRow: number;
   /** Measured after each row that it can run. */
@@ -321,7 +323,7 @@ function loraStep(model: ModelWeights, n: number, options: BenchOptions, use: Me
   const learner = learnAdapter(model, adapter, { precision: options.precision, folder: tmpdir() });
   learner.memory.settle(use);
   const scope = new Scope('optimizer', learner.memory.momentsPlace);
-  const moments = createMoments('adamw', scope, adapter.params);
+  const moments = createMoments(options.optimizer ?? 'adamw', scope, adapter.params);
   const optimizer = new OptimizerStep(learner, moments, sft, {
     clipGradNorm: null,
     betas: [0.9, 0.999],

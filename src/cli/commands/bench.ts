@@ -22,6 +22,7 @@ interface Options {
   readonly lora: string;
   readonly rank: number;
   readonly recompute: 'auto' | 'always' | 'never';
+  readonly optimizer: 'adamw' | 'adamw_8bit';
   readonly seconds: number;
   readonly threads?: number;
   readonly peerLlamaBench?: string;
@@ -72,6 +73,11 @@ export const command: Command = {
         new Option('--recompute <mode>', 'LoRA steps: as train.recompute of a recipe')
           .choices(['auto', 'always', 'never'])
           .default('auto'),
+      )
+      .addOption(
+        new Option('--optimizer <name>', 'LoRA steps: as train.optimizer.name of a recipe')
+          .choices(['adamw', 'adamw_8bit'])
+          .default('adamw'),
       )
       .option('--seconds <s>', 'time for each row', numberIn(0.01, 3600), 3)
       .option('--threads <n>', 'threads of the pool', integerIn(1, 1024))
@@ -133,6 +139,7 @@ export const command: Command = {
           lora: list(o.lora),
           rank: o.rank,
           recompute: o.recompute,
+          optimizer: o.optimizer,
           secondsPerRow: o.seconds,
           signal: interruptSignal(),
           ...peer,
