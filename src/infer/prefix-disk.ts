@@ -115,8 +115,10 @@ export async function openPrefixDisk(
 
 /** The rows of a prefix as bytes; null when it is kept no more, as its rows are somebody else's then. */
 function* piecesOf(prefixes: Prefixes, prefix: Prefix, closed: () => boolean): Generator<Uint8Array | null> {
-  const count = prefixes.rowsOf(prefix)?.length ?? 0;
-  for (let i = 0; i < count; i++) {
+  // It may have waited for others longer than it was kept.
+  const all = prefixes.rowsOf(prefix);
+  if (!all) return yield null;
+  for (let i = 0; i < all.length; i++) {
     const { of, from, rows } = rowsAt(prefixes, prefix, i, closed) ?? {};
     if (!of || from === undefined || rows === undefined) return yield null;
     const bytesPerRow = of.bytes / of.rows,

@@ -141,7 +141,7 @@ export class PrefixFiles {
     try {
       if (await stat(path).catch(() => null)) return;
       file = await open(temporary, 'wx', 0o600);
-      if (!(await fill(file, head, pieces))) return;
+      if (!(await fill(file, head, pieces, size))) return;
       await file.sync();
       await file.close();
       file = null;
@@ -176,9 +176,15 @@ export class PrefixFiles {
   }
 }
 
-/** @returns false: the bytes went before all of them were there */
-async function fill(file: FileHandle, head: Buffer, pieces: Iterable<Uint8Array | null>): Promise<boolean> {
+/** @param size of the whole file · @returns false: the bytes went before all of them were there */
+async function fill(
+  file: FileHandle,
+  head: Buffer,
+  pieces: Iterable<Uint8Array | null>,
+  size: number,
+): Promise<boolean> {
   const hash = createHash('sha256');
+  let left = size - head.length - DIGEST_BYTES;
   const put = async (bytes: Uint8Array): Promise<void> => {
     for (let at = 0; at < bytes.length; ) at += (await file.write(bytes, at)).bytesWritten;
   };
@@ -188,7 +194,9 @@ async function fill(file: FileHandle, head: Buffer, pieces: Iterable<Uint8Array 
     if (piece === null) return false;
     hash.update(piece);
     await put(piece);
+    left -= piece.length;
   }
+  if (left !== 0) return false;
   await put(hash.digest());
   return true;
 }

@@ -46,6 +46,12 @@ const only = (at: string): string => {
 };
 
 describe('files of prefixes', () => {
+  it('are not written where fewer bytes come than should', async () => {
+    const files = new PrefixFiles(folder(), 1e6);
+    for (const bytes of [0, 4300, 5700]) await files.write(keyOf(1), parts(bytesOf(bytes, 1)));
+    expect(readdirSync(files.folder)).toEqual([]);
+    expect(files.counts.written).toBe(0);
+  });
   it('give back what was written, under all that it depends on', async () => {
     const files = new PrefixFiles(folder(), 1e6);
     await write(files, 1);
@@ -205,6 +211,31 @@ describe.each(['f32', 'bf16'] as const)('a session whose openings are on disk, k
       expect(await ask(at, then, shared)).toEqual({ bits: plain.bits, cached: shared });
     }
     expect(readdirSync(at)).toHaveLength(3);
+  });
+  it('those that are kept no more when it is their turn are not written', async () => {
+    const on = folder(),
+      files = new PrefixFiles(on, 1e8);
+    using session = new Session(model, { precision: 'bf16', slots: 1, capacity: 600, prefixes: 2, kvDtype });
+    const disk = new PrefixDisk(session.prefixes, files, () => 'ab'.repeat(32));
+    const shared = 40;
+    // Nothing is written between two steps: each pushes the one before out.
+    for (let salt = 0; salt < 4; salt++) {
+      session.start({
+        tokens: prompt(60, salt),
+        maxTokens: 1,
+        stop: new Set(),
+        sampling: GREEDY,
+        sharedTokens: shared,
+      });
+      while (!session.idle) session.step();
+    }
+    await disk.settle();
+    const { written } = disk.counts;
+    expect(written).toBeGreaterThan(0);
+    expect(written).toBeLessThan(4);
+    const bytes = session.prefixes.cache.bytesFor(shared);
+    for (const name of readdirSync(on)) expect(statSync(join(on, name)).size).toBeGreaterThan(bytes);
+    expect(readdirSync(on)).toHaveLength(written);
   });
   it('and not of another model, adapter or build', async () => {
     const tokens = prompt(80, 1);
