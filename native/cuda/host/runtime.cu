@@ -273,6 +273,9 @@ void allow_shared(const void* kernel, size_t bytes) {
   if (bytes <= allowed) return;
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)),
         "cudaFuncSetAttribute");
+  // The driver may split L1 so that fewer blocks fit than shared memory has room for; it is a hint.
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared),
+        "cudaFuncSetAttribute");
   allowed = bytes;
 }
 
