@@ -465,6 +465,7 @@ async function main() {
       /** @type {any} */ (
         await (await fetch(`${server.url}/admin/state`, { headers: { authorization: `Bearer ${ADMIN}` } })).json()
       );
+    await state(); // what asks is loaded and connected by then
     const times = [];
     for (let i = 0; i < 10 * rounds; i++) {
       const r = httpRequest(`${server.url}/v1/chat/completions`, {
