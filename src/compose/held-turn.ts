@@ -91,37 +91,6 @@ class Bell {
   }
 }
 
-/** Tokens of the answer: they leave with the last of their bytes. */
-class Tokens {
-  #waiting: { readonly info: TokenInfo; readonly end: number }[] = [];
-  readonly told: TokenInfo[] = [];
-  #bytes = 0;
-  #left = 0;
-  add(tokens: readonly TokenInfo[]): void {
-    for (const info of tokens) {
-      this.#bytes += info.bytes.length;
-      this.#waiting.push({ info, end: this.#bytes });
-    }
-  }
-  /** All of them, where the turn is over. */
-  all(tokens: readonly TokenInfo[]): void {
-    this.#waiting = [];
-    this.#bytes = this.told.reduce((n, t) => n + t.bytes.length, 0);
-    this.add(tokens.slice(this.told.length));
-  }
-  /** Those that leave with a piece of the answer. */
-  with(text: string): readonly TokenInfo[] {
-    this.#left += Buffer.byteLength(text);
-    const count = this.#waiting.findIndex((t) => t.end > this.#left);
-    return this.rest(count < 0 ? this.#waiting.length : count);
-  }
-  rest(count = this.#waiting.length): readonly TokenInfo[] {
-    const taken = this.#waiting.splice(0, count).map((t) => t.info);
-    this.told.push(...taken);
-    return taken;
-  }
-}
-
 /** What is known of a turn that was stopped. */
 class Sampled {
   readonly #began = performance.now();
@@ -176,7 +145,6 @@ export async function* heldTurn(
   const rules = releaseRules(screen.policies);
   const bell = new Bell(),
     stop = new AbortController(),
-    tokens = new Tokens(),
     sampled = new Sampled();
   const whole = options.whole || rules.whole || check !== undefined;
   const names = { log, subject: name?.request, choice: name?.choice };
@@ -199,7 +167,6 @@ export async function* heldTurn(
         if (event.kind === 'done') done = event;
         else {
           sampled.add(event);
-          tokens.add(event.tokens ?? []);
           holder.push(event);
           wake();
         }
@@ -215,15 +182,9 @@ export async function* heldTurn(
   function* leaving(): Generator<HeldEvent, void, void> {
     for (const piece of holder.take()) {
       if (isAnswer(piece) && !piece.withheld) answer = piece;
-      const told = answer === piece ? tokens.with(piece.text) : [];
-      yield { kind: 'text', piece, ...(told.length > 0 ? { tokens: told } : {}) };
+      yield { kind: 'text', piece };
       signal.throwIfAborted();
     }
-  }
-  /** A token whose text is cut off within it is told all the same. */
-  function* lastTokens(): Generator<HeldEvent, void, void> {
-    const rest = tokens.rest();
-    if (answer !== null && rest.length > 0) yield { kind: 'text', piece: { ...answer, text: '' }, tokens: rest };
   }
   // People see the whole of it; of a channel by itself the last one is the answer.
   const isOver = (): boolean =>
@@ -243,20 +204,24 @@ export async function* heldTurn(
     if (!stopped && failure !== null) throw failure;
     const last: DoneEvent = done ?? (await sampled.asDone(engine, request, holder.written));
     const result = stopped ? holder.stop() : await holder.end(last.messages);
-    tokens.all(last.answer ?? []);
-    let withheld = apart ? null : withheldBy(rules, result, mode, options);
+    // A turn that was stopped has no whole that people could decide on.
+    const { onHeld, ...nobody } = options;
+    let withheld = apart ? null : withheldBy(rules, result, mode, stopped ? nobody : options);
     if (withheld?.action === 'truncate') await holder.truncate();
-    if (withheld?.action === 'review' && options.onHeld) {
+    if (withheld?.action === 'review' && onHeld) {
       const held = { request, messages: last.messages, result, receipt: holder.receipt, name };
-      const { approved, notice } = await review(options.onHeld, held, signal);
+      const { approved, notice } = await review(onHeld, held, signal);
       if (approved) holder.releaseAll();
       withheld = approved ? null : { action: 'review', refusal: withheld.refusal ?? notice };
     }
     const broken = withheld === null && check ? await check(last) : null;
     if (broken !== null) withheld = { action: 'refuse', refusal: broken };
     else yield* leaving();
-    if (withheld === null) yield* lastTokens();
     const { receipt, released } = holder;
+    const allowed = withheld === null && (!apart || mode === 'shadow' || holder.blocked.length === 0);
+    const tokens = allowed && answer !== null ? toldOf(last) : [];
+    if (answer !== null && tokens.length > 0)
+      yield { kind: 'text', piece: { ...(answer as HeldPiece), text: '' }, tokens };
     const channels = channelsOf(
       last.messages,
       result,
@@ -269,7 +234,7 @@ export async function* heldTurn(
       turn: { done: last, screened: { channels, result, ...(receipt === null ? {} : { receipt }) } },
       withheld,
       released: broken === null ? released : [],
-      tokens: tokens.told,
+      tokens,
       receipt,
     };
   } finally {
@@ -280,6 +245,12 @@ export async function* heldTurn(
   }
 }
 
+/**
+ * Log-probabilities leave when all is allowed, and not with the text: some text has no tokens, as a header that never
+ * ended, and some has more bytes than its tokens. Of a token that a stop string ends in, what follows was not judged.
+ */
+const toldOf = ({ answer = [], stop, tokens }: DoneEvent): readonly TokenInfo[] =>
+  stop !== undefined && answer.at(-1)?.token === tokens.at(-1) ? answer.slice(0, -1) : answer;
 const actionOn = (rules: ReleaseRules, verdicts: ScreenResult['verdicts'], { onHeld }: Holding): BlockAction => {
   const action = rules.actionOn(verdicts);
   return action === 'review' && onHeld === undefined ? 'refuse' : action;

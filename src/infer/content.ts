@@ -11,12 +11,13 @@ const READERS: readonly string[] = ['all', 'user', 'assistant'];
 /** `to=` names somebody who is to act. */
 export const isCall = (recipient: string | null | undefined): boolean =>
   recipient !== null && recipient !== undefined && !READERS.includes(recipient);
-/** Text of the answer: the assistant's, no call, no thought. */
+const CHANNELS: readonly (string | undefined)[] = ['final', 'commentary'];
+/** Text of the answer: the assistant's, on a channel that is shown, no call. */
 export const isAnswer = (m: {
   readonly role: Role;
   readonly channel?: string;
   readonly recipient?: string | null;
-}): boolean => m.role === 'assistant' && !isCall(m.recipient) && m.channel !== 'analysis';
+}): boolean => m.role === 'assistant' && CHANNELS.includes(m.channel) && !isCall(m.recipient);
 
 const NO_OTHERS: TokenInfo['top'] = [];
 

@@ -26,8 +26,10 @@ function usageOf({ predicted }: Head, answers: readonly Answer[]): Body {
   const sum = (of: (usage: DoneEvent['usage']) => number): number => answers.reduce((n, a) => n + of(a.usage), 0);
   const prompt = answers[0]?.usage.promptTokens ?? 0;
   const completion = sum((u) => u.completionTokens);
-  const drafted = sum((u) => u.draftedTokens ?? 0),
-    accepted = sum((u) => u.acceptedTokens ?? 0);
+  // Of what is withheld nobody is told how well it was guessed.
+  const guesses = answers.filter((a) => a.finish !== 'content_filter').map((a) => a.usage);
+  const drafted = guesses.reduce((n, u) => n + (u.draftedTokens ?? 0), 0),
+    accepted = guesses.reduce((n, u) => n + (u.acceptedTokens ?? 0), 0);
   // Guesses of all kinds: what was predicted is not told apart from what was looked up.
   const guessed =
     predicted && drafted > 0

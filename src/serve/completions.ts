@@ -11,7 +11,7 @@ import {
   UNSUPPORTED,
 } from './completions-request.js';
 import { Choices, finishOf, likelihoodOf, newHead, screeningFields, textOf, usageOf } from './completions-response.js';
-import { type Answer, generate, type Released } from './generation.js';
+import { type Answer, generate, type Released, requireNoOthers } from './generation.js';
 import { answerJson, LazyList } from './json-pieces.js';
 import { eventStream, type ServerEvent, stopWith } from './sse.js';
 
@@ -48,6 +48,7 @@ async function* one(
   { id, whole }: { readonly id: string; readonly whole: boolean },
   signal: AbortSignal,
 ): AsyncGenerator<Released | { readonly kind: 'echo'; readonly echo: PromptInfo }, void, void> {
+  requireNoOthers(service, request.logprobs, 'logprobs');
   let echo = request.echo ? await echoed(service, request, at.prompt, signal) : null;
   if (echo && request.maxTokens === 0) {
     yield { kind: 'echo', echo };

@@ -150,12 +150,11 @@ function answerOf(ending: Ending, sort: Sorter, shown: (part: PartHead) => boole
       withheld.action === 'truncate'
         ? released.map((r) => ({ ...sort(r.message, r.index), text: r.message.content }))
         : [];
-    const told = withheld.action === 'truncate' ? tokens : [];
     return {
       ...base,
       // It is not what ended what is shown.
       stop: null,
-      tokens: told,
+      tokens: [],
       finish: 'content_filter',
       parts: parts.filter(shown),
       refusal: withheld.refusal,
@@ -165,7 +164,7 @@ function answerOf(ending: Ending, sort: Sorter, shown: (part: PartHead) => boole
   const kept = partsOf(done.messages, sort);
   const calls = kept.some((p) => p.kind === 'call');
   const finish = done.finish === 'length' ? 'length' : calls ? 'tool_calls' : 'stop';
-  return { ...base, tokens: done.answer ?? [], finish, parts: kept.filter(shown), refusal: null, kept };
+  return { ...base, tokens, finish, parts: kept.filter(shown), refusal: null, kept };
 }
 
 /** What is to be kept to, ready. @throws {ApiError} 400 schema_unsupported, schema_invalid */
@@ -224,6 +223,7 @@ async function* run(
 ): AsyncGenerator<Released, void, void> {
   const { served, screen, meter, holding = {}, owner = null } = service;
   served.find(model);
+  requireNoOthers(service, given.topLogprobs);
   service.admission.check();
   const held = wish ? await prepared(service, wish, signal) : null;
   const gate = new Gate(thoughtsLeave(service), sealed);
@@ -250,6 +250,23 @@ async function* run(
   } finally {
     leave();
   }
+}
+
+/**
+ * Words beside those that were sampled are the model's as well, and no judge reads them.
+ * @throws {ApiError} 400 unsupported_parameter: where nothing leaves before its verdict
+ */
+export function requireNoOthers(
+  { screen, holding }: Pick<GenerationService, 'screen' | 'holding'>,
+  top: number | null | undefined,
+  field = 'top_logprobs',
+): void {
+  if (screen === null || holding?.mode === 'shadow' || !top) return;
+  throw badRequest(
+    'unsupported_parameter',
+    `${field}: got ${top}, wanted 0: with policies no word leaves that was not judged, as others beside a token`,
+    field,
+  );
 }
 
 function thoughtsLeave({ screen, reasoning }: GenerationService): boolean {
@@ -309,5 +326,5 @@ async function* unjudged(
   if (!done) throw new Error('the engine ended a turn without its last event');
   const withheld = schemaRefusal(await brokenBy(held, done, signal));
   if (waits && withheld === null) yield* wholeOf(done, sort, gate);
-  return { turn: { done, screened: null }, withheld, released: [], tokens: [], receipt: null };
+  return { turn: { done, screened: null }, withheld, released: [], tokens: done.answer ?? [], receipt: null };
 }

@@ -1,6 +1,6 @@
 // What a client may be shown of a turn: thoughts, what is said, calls. Every API speaks of these and of nothing else.
 import type { Message, Role } from '../harmony/types.js';
-import { isCall } from '../infer/content.js';
+import { isAnswer } from '../infer/content.js';
 
 export type PartKind = 'reasoning' | 'content' | 'call';
 export interface PartHead {
@@ -23,21 +23,19 @@ interface Written {
 /** What of a turn is what, given the tools that the request declares. */
 export type Sorter = (written: Written, index: number) => PartHead;
 
-const ANSWERS: readonly (string | undefined)[] = ['final', 'commentary'];
-
 /**
  * Calls go by the name that the client wrote: `functions.get_weather` is called get_weather abroad.
  * @param tools names that the client declared; what a text of the prompt says of tools makes none
  */
 export function sorter(tools: readonly string[]): Sorter {
   const names = new Map(tools.map((name) => [`functions.${name}`, name]));
-  return ({ role, channel = 'unknown', recipient }, index) => {
+  return (written, index) => {
+    const { role, channel = 'unknown', recipient } = written;
     const name = role === 'assistant' && recipient ? names.get(recipient) : undefined;
     if (name !== undefined) return { index, kind: 'call', channel, name };
     // A call of what nobody declared is no call that a client can answer; what stands on no known channel, or is said
     // in another's name, is no answer. Both are seen where thoughts are.
-    const answers = role === 'assistant' && ANSWERS.includes(channel) && !isCall(recipient);
-    return { index, kind: answers ? 'content' : 'reasoning', channel, name: '' };
+    return { index, kind: isAnswer(written) ? 'content' : 'reasoning', channel, name: '' };
   };
 }
 

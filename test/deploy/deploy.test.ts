@@ -139,6 +139,16 @@ describe('what is named is there', () => {
     expect(new Set(used)).toContain('TEMPER_CACHE');
     for (const variable of used) expect(source).toMatch(new RegExp(`env\\.${variable}\\b`));
   });
+  it('the image has the files of the pages that a server reads as it starts', () => {
+    const [, copied = ''] = /cp -r ([^\n]*) \/opt\/temper\//.exec(dockerfile) ?? [];
+    const pages = ['serve/playground.ts', 'serve/review/console.ts'].flatMap((file) =>
+      [...readFileSync(join(packageRoot, 'src', file), 'utf8').matchAll(/readPageFiles\('(\w+)'/g)].map(
+        ([, name]) => name,
+      ),
+    );
+    expect(pages).toEqual(['playground', 'review']);
+    expect(copied.split(' ')).toEqual(expect.arrayContaining(pages));
+  });
   it('what the image is made of', () => {
     for (const from of instruction('COPY').filter((c) => !c.startsWith('--from')))
       for (const source of from.split(' ').slice(0, -1))

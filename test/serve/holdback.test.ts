@@ -250,6 +250,50 @@ describe('held for people', () => {
     for (const ask of [streamed, whole])
       expect(await ask(app)).toMatchObject({ content: FIRST + THIRD + SECOND, refusal: null, finish: 'stop' });
   });
+  it('not of a turn that another policy stopped: there is no whole to decide on', async () => {
+    const items: HeldItem[] = [];
+    let late = (): void => {};
+    const isLate = new Promise<void>((done) => {
+      late = done;
+    });
+    const judge: Judge = {
+      name: 'j',
+      digest: 'j',
+      async judge({ content, nonce, policy }) {
+        const blocks = policy.includes('stops') ? /Rome/ : /look/;
+        if (policy.includes('asks') && blocks.test(content)) await isLate;
+        return { text: renderVerdict({ rule: blocks.test(content) ? 'P1' : null, nonce }), finish: 'stop' };
+      },
+    };
+    const policies = [
+      ['stops', 'refuse'],
+      ['asks', 'review'],
+    ].map(([name = '', onBlock = '']) => definePolicy(name, `---\nbuilt: here\nonBlock: ${onBlock}\n---\nP1: ${name}`));
+    const { engine } = scriptedEngine(() => tokensOf(turn(FIRST + THIRD + SECOND).replace('think', 'look')));
+    const slow: Engine = {
+      ...engine,
+      async *generate(request, signal) {
+        try {
+          yield* paced(engine).generate(request, signal);
+        } finally {
+          // What was on its way comes while the engine ends.
+          late();
+          await new Promise((done) => setTimeout(done, 50));
+        }
+      },
+    };
+    const holding: Holding = {
+      onHeld: async (item) => {
+        items.push(item);
+        return { id: 'r1', wait: async () => 'approved' };
+      },
+    };
+    const app = scriptedApp(slow, { screen: createScreen({ policies, judge, timeoutMs: 10_000 }), holding });
+    const said = await streamed(app);
+    expect(said).toMatchObject({ content: '', reasoning: '', finish: 'content_filter' });
+    expect(said.refusal).not.toContain('review');
+    expect(items).toEqual([]);
+  });
   it('where nobody takes it, it is refused', async () => {
     const app = appOf(turn(FIRST + THIRD), screenOf('onBlock: review', judgeOf(/Rome/)));
     expect(await whole(app)).toMatchObject({ content: '', refusal: '[final withheld: policy p, rule P1]' });
@@ -353,6 +397,104 @@ it('what is logged is logged before it is released, and the answer names the las
   expect(before.length).toBeGreaterThan(0);
   expect(before.every((r) => !r.whole)).toBe(true);
   expect(JSON.stringify(records)).not.toMatch(/sentence|think/);
+});
+
+describe('log-probabilities', () => {
+  /** As an engine that tells the tokens of its answer: a letter each. */
+  const telling = (text: string, more: object = {}): Engine => {
+    const { engine } = scriptedEngine(() => tokensOf(text));
+    const infoOf = (c: string) => ({ token: c.charCodeAt(0), bytes: Buffer.from(c), logprob: -1, top: [] });
+    return {
+      ...engine,
+      async *generate(request, signal) {
+        for await (const event of engine.generate(request, signal)) {
+          if (event.kind === 'text') yield event;
+          else yield { ...event, answer: [...event.messages.at(-1)!.content].map(infoOf), ...more };
+          await new Promise((done) => setImmediate(done));
+        }
+      },
+    };
+  };
+  const ask = { ...chatBody, logprobs: true };
+  type Told = { choices: { logprobs: { content: { token: string }[] | null } | null }[] };
+  const toldOf = (bodies: readonly object[]): string =>
+    (bodies as readonly Told[])
+      .flatMap((b) => b.choices?.[0]?.logprobs?.content ?? [])
+      .map((t) => t.token)
+      .join('');
+  const chunksOf = (app: ScriptedApp, body: object = ask) =>
+    app.events('/v1/chat/completions', { ...body, stream: true });
+  const three = turn(FIRST + SECOND + THIRD);
+
+  it('leave when all of the answer is allowed', async () => {
+    const app = scriptedApp(telling(turn(FIRST + SECOND)), { screen: screenOf('', judgeOf(/never/)) });
+    const chunks = (await chunksOf(app)) as unknown as (Told & Chunk)[];
+    const first = chunks.findIndex((c) => toldOf([c]) !== ''),
+      last = chunks.findLastIndex((c) => (c.choices?.[0]?.delta.content ?? '') !== '');
+    expect(first).toBeGreaterThan(last);
+    expect(toldOf(chunks)).toBe(FIRST + SECOND);
+    expect(toldOf([await app.json('/v1/chat/completions', ask)])).toBe(FIRST + SECOND);
+  });
+  it.each(['refuse', 'truncate'])('none of an answer that is blocked: onBlock %s', async (onBlock) => {
+    const app = scriptedApp(telling(three), { screen: screenOf(`onBlock: ${onBlock}`, judgeOf(/Rome/)) });
+    expect(toldOf(await chunksOf(app))).toBe('');
+    expect(toldOf([await app.json('/v1/chat/completions', ask)])).toBe('');
+  });
+  it('not of the token that a stop string ends in: what follows in it was not judged', async () => {
+    const engine = telling(turn(`${FIRST}!`), { stop: '.', tokens: Int32Array.of(5, '!'.charCodeAt(0)) });
+    const screen = screenOf('', judgeOf(/never/));
+    const app = scriptedApp(engine, { screen });
+    expect(toldOf(await chunksOf(app))).toBe(FIRST);
+    expect(toldOf([await app.json('/v1/chat/completions', ask)])).toBe(FIRST);
+    expect(toldOf([await scriptedApp(engine).json('/v1/chat/completions', ask)])).toBe(`${FIRST}!`);
+    const before = telling(turn(FIRST), { stop: '!', tokens: Int32Array.of(5, '!'.charCodeAt(0)) });
+    expect(toldOf([await scriptedApp(before, { screen }).json('/v1/chat/completions', ask)])).toBe(FIRST);
+  });
+  it.each([
+    ['/v1/chat/completions', { ...ask, top_logprobs: 3 }, 'top_logprobs'],
+    ['/v1/responses', { model: 'm', input: 'hi', top_logprobs: 3 }, 'top_logprobs'],
+    ['/v1/completions', { model: 'm', prompt: 'hi', logprobs: 3 }, 'logprobs'],
+    ['/v1/completions', { model: 'm', prompt: 'hi', logprobs: 3, echo: true, max_tokens: 0 }, 'logprobs'],
+  ])('others beside a token are refused: %s %j', async (path, body, param) => {
+    const { engine, requests } = scriptedEngine(() => tokensOf(turn(FIRST)));
+    const read: unknown[] = [];
+    const counted: Engine = {
+      ...engine,
+      read(...of) {
+        read.push(of);
+        return engine.read(...of);
+      },
+    };
+    const options = { screen: screenOf('', judgeOf(/never/)) };
+    for (const stream of [false, true]) {
+      const answer = await scriptedApp(counted, options).post(path, { ...body, stream });
+      expect(answer.status).toBe(400);
+      expect(await answer.json()).toMatchObject({ error: { code: 'unsupported_parameter', param } });
+    }
+    expect(requests).toEqual([]);
+    expect(read).toEqual([]);
+    // Nobody waits for verdicts here.
+    expect((await scriptedApp(counted, { ...options, holding: { mode: 'shadow' } }).post(path, body)).status).toBe(200);
+    expect((await scriptedApp(counted).post(path, body)).status).toBe(200);
+  });
+  it('nor how well a text was guessed that is withheld', async () => {
+    const usage = {
+      promptTokens: 7,
+      cachedTokens: 0,
+      completionTokens: 9,
+      reasoningTokens: 0,
+      prefillMs: 1,
+      decodeMs: 1,
+    };
+    const engine = telling(three, { usage: { ...usage, draftedTokens: 8, acceptedTokens: 6 } });
+    const body = { ...chatBody, prediction: { type: 'content', content: 'Rome' } };
+    const detailsOf = async (app: ScriptedApp): Promise<unknown> =>
+      ((await app.json('/v1/chat/completions', body)) as { usage: { completion_tokens_details: unknown } }).usage
+        .completion_tokens_details;
+    expect(await detailsOf(scriptedApp(engine))).toMatchObject({ accepted_prediction_tokens: 6 });
+    const blocked = await detailsOf(scriptedApp(engine, { screen: screenOf('', judgeOf(/Rome/)) }));
+    expect(blocked).not.toHaveProperty('accepted_prediction_tokens');
+  });
 });
 
 describe('shadow', () => {
