@@ -1,4 +1,5 @@
 // The optimizer step (AdamW, arXiv:1711.05101) and the sum of squares behind gradient clipping.
+#include "temper/adamw.h"
 #include <cmath>
 #include "cpu/host/variants.h"
 #include "cpu/ops.h"
@@ -34,25 +35,16 @@ struct Squares {
   }
 };
 
-void check_step(int64_t step) {
-  require(step >= 1, "bad_argument", "adamw: step is ", step, ", wanted 1 or more: steps are counted from 1");
-}
-
 }  // namespace
 
 Cost cost::adamw(const args::adamw& a) { return streamed(a); }
 
 void adamw(TensorRef p, TensorRef m, TensorRef v, TensorRef g, double lr, double beta1, double beta2, double eps,
            double weight_decay, int64_t step, double grad_scale) {
-  check_step(step);
-  const double n = static_cast<double>(step);
-  const float rate = static_cast<float>(lr / (1.0 - std::pow(beta1, n))),
-              root2 = static_cast<float>(1.0 / std::sqrt(1.0 - std::pow(beta2, n)));
+  const AdamwStep c = adamw_step("adamw", lr, beta1, beta2, eps, weight_decay, step, grad_scale);
   parallel_ranges(p->numel(), kTaskElements / 4, [&](int64_t begin, int64_t end) {
-    run_kernel<Step>(p->f32(), m->f32(), v->f32(), static_cast<const float*>(g->f32()),
-                     static_cast<float>(1.0 - lr * weight_decay), static_cast<float>(beta1),
-                     static_cast<float>(1.0 - beta1), static_cast<float>(beta2), static_cast<float>(1.0 - beta2), rate,
-                     root2, static_cast<float>(eps), static_cast<float>(grad_scale), begin, end);
+    run_kernel<Step>(p->f32(), m->f32(), v->f32(), static_cast<const float*>(g->f32()), c.decay, c.beta1, c.rest1,
+                     c.beta2, c.rest2, c.rate, c.root2, c.eps, c.grad_scale, begin, end);
   });
 }
 
@@ -76,7 +68,7 @@ namespace reference {
 
 void adamw(TensorRef p, TensorRef m, TensorRef v, TensorRef g, double lr, double beta1, double beta2, double eps,
            double weight_decay, int64_t step, double grad_scale) {
-  check_step(step);
+  adamw_step("adamw", lr, beta1, beta2, eps, weight_decay, step, grad_scale);  // refuses what it refuses
   const double n = static_cast<double>(step);
   for (int64_t i = 0; i < p->numel(); ++i) {
     const double d = g->f32()[i] * grad_scale;

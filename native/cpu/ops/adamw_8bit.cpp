@@ -8,6 +8,7 @@
 
 #include "cpu/host/variants.h"
 #include "cpu/ops.h"
+#include "temper/adamw.h"
 #include "temper/memory.h"
 #include "temper/moment_codes.h"
 #include "temper/threads.h"
@@ -25,10 +26,6 @@ constexpr std::array<float, 256> code_book() {
 }
 alignas(64) constexpr std::array<float, 256> kFirst = code_book<true>(), kSecond = code_book<false>();
 
-struct Coefficients {
-  float decay, beta1, rest1, beta2, rest2, rate, root2, eps, grad_scale;
-};
-
 TEMPER_INLINE float scale_of(int32_t most) {
   return __builtin_bit_cast(float, most > moments::kInfinity ? moments::kNaN : most);
 }
@@ -37,7 +34,7 @@ TEMPER_INLINE int32_t magnitude_bits(float x) { return __builtin_bit_cast(int32_
 struct Step {
   template <int>
   static TEMPER_INLINE void run(float* p, uint8_t* m, uint8_t* v, float* m_scales, float* v_scales, const float* g,
-                                Coefficients c, int64_t n, int64_t from, int64_t to) {
+                                const AdamwStep& c, int64_t n, int64_t from, int64_t to) {
     alignas(64) float first[kBlock], second[kBlock];
     for (int64_t block = from; block < to; ++block) {
       const int64_t begin = block * kBlock;
@@ -75,27 +72,13 @@ struct Step {
   }
 };
 
-void check_step(int64_t step) {
-  require(step >= 1, "bad_argument", "adamw_8bit: step is ", step, ", wanted 1 or more: steps are counted from 1");
-}
-
 }  // namespace
 
 Cost cost::adamw_8bit(const args::adamw_8bit& a) { return streamed(a); }
 
 void adamw_8bit(TensorRef p, TensorRef m, TensorRef v, TensorRef m_scales, TensorRef v_scales, TensorRef g, double lr,
                 double beta1, double beta2, double eps, double weight_decay, int64_t step, double grad_scale) {
-  check_step(step);
-  const double count = static_cast<double>(step);
-  const Coefficients c{static_cast<float>(1.0 - lr * weight_decay),
-                       static_cast<float>(beta1),
-                       static_cast<float>(1.0 - beta1),
-                       static_cast<float>(beta2),
-                       static_cast<float>(1.0 - beta2),
-                       static_cast<float>(lr / (1.0 - std::pow(beta1, count))),
-                       static_cast<float>(1.0 / std::sqrt(1.0 - std::pow(beta2, count))),
-                       static_cast<float>(eps),
-                       static_cast<float>(grad_scale)};
+  const AdamwStep c = adamw_step("adamw_8bit", lr, beta1, beta2, eps, weight_decay, step, grad_scale);
   const int64_t n = p->numel();
   parallel_ranges((n + kBlock - 1) / kBlock, kTaskElements / 4 / kBlock, [&](int64_t from, int64_t to) {
     run_kernel<Step>(p->f32(), m->u8(), v->u8(), m_scales->f32(), v_scales->f32(), static_cast<const float*>(g->f32()),
@@ -136,7 +119,7 @@ struct Book {
 
 void adamw_8bit(TensorRef p, TensorRef m, TensorRef v, TensorRef m_scales, TensorRef v_scales, TensorRef g, double lr,
                 double beta1, double beta2, double eps, double weight_decay, int64_t step, double grad_scale) {
-  check_step(step);
+  adamw_step("adamw_8bit", lr, beta1, beta2, eps, weight_decay, step, grad_scale);  // refuses what it refuses
   static const Book first_book(true), second_book(false);
   const double count = static_cast<double>(step);
   const int64_t n = p->numel();

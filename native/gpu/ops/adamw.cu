@@ -3,23 +3,18 @@
 // to a thread before the first use. sm_90a: 37 registers, 6 blocks to a multiprocessor, 98 KB of loads under way. Runs
 // on an H200, not timed. sum_squares reads 4 bytes an element and adds in double: one fma and one conversion each,
 // which a consumer GPU's double rate (1/64) still keeps up with.
-#include <cmath>
-
 #include "gpu/ops.h"
 #include "gpu/runtime.h"
 #include "gpu/vector.cuh"
 #include "gpu/workspace.h"
+#include "temper/adamw.h"
 
 namespace temper::gpu {
 namespace {
 
-struct Step {
-  float decay, beta1, rest1, beta2, rest2, rate, root2, eps, grad_scale;
-};
-
 template <int W>
 __global__ void __launch_bounds__(kThreads)
-    adamw_kernel(float* p, float* m, float* v, const float* g, Step s, int64_t n) {
+    adamw_kernel(float* p, float* m, float* v, const float* g, AdamwStep s, int64_t n) {
   wait_for_previous();
   flat<W>(n, [&](int64_t i, auto width) {
     constexpr int N = decltype(width)::value;
@@ -79,18 +74,8 @@ __global__ void __launch_bounds__(kThreads) add_squares_kernel(float* out, const
 
 void adamw(TensorRef p, TensorRef m, TensorRef v, TensorRef g, double lr, double beta1, double beta2, double eps,
            double weight_decay, int64_t step, double grad_scale) {
-  require(step >= 1, "bad_argument", "adamw: step is ", step, ", wanted 1 or more: steps are counted from 1");
+  const AdamwStep s = adamw_step("adamw", lr, beta1, beta2, eps, weight_decay, step, grad_scale);
   const int64_t n = p->numel();
-  const double count = static_cast<double>(step);
-  const Step s{static_cast<float>(1.0 - lr * weight_decay),
-               static_cast<float>(beta1),
-               static_cast<float>(1.0 - beta1),
-               static_cast<float>(beta2),
-               static_cast<float>(1.0 - beta2),
-               static_cast<float>(lr / (1.0 - std::pow(beta1, count))),
-               static_cast<float>(1.0 / std::sqrt(1.0 - std::pow(beta2, count))),
-               static_cast<float>(eps),
-               static_cast<float>(grad_scale)};
   with_width(aligned(16, {p->data, m->data, v->data, g->data}), [&](auto width) {
     constexpr int W = decltype(width)::value;
     launch(adamw_kernel<W>, dim3(flat_blocks(n, W)), dim3(kThreads), 0, p->f32(), m->f32(), v->f32(), g->f32(), s, n);

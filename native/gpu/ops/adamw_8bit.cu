@@ -2,11 +2,10 @@
 // elements, steps them in registers, finds the block's new scale by shuffles and writes the new codes. 16 bytes an
 // element cross the memory where adamw moves 28; with the comparisons of seven decades arithmetic and memory come near
 // each other on an H200. Not run on a GPU. What a code stands for lies in shared memory, computed by the block: 2 KB.
-#include <cmath>
-
 #include "gpu/ops.h"
 #include "gpu/runtime.h"
 #include "gpu/vector.cuh"
+#include "temper/adamw.h"
 #include "temper/moment_codes.h"
 
 namespace temper::gpu {
@@ -14,10 +13,6 @@ namespace {
 
 constexpr int kMomentBlock = moments::kBlock, kWarps = kThreads / kWarp, kEach = kMomentBlock / kWarp;
 static_assert(kThreads == 256);  // one thread fills an entry of each table
-
-struct Step {
-  float decay, beta1, rest1, beta2, rest2, rate, root2, eps, grad_scale;
-};
 
 template <int W>
 TEMPER_DEVICE uint32_t load_codes(const uint8_t* p) {
@@ -45,7 +40,7 @@ TEMPER_DEVICE float scale_of(int32_t most) {
 // One block of moments by a warp, `count` elements of it; W = 4: all 256 of them.
 template <int W>
 TEMPER_DEVICE void step_block(float* p, uint8_t* m, uint8_t* v, float* m_scale, float* v_scale, const float* g,
-                              const Step& s, int count, const float* first_book, const float* second_book) {
+                              const AdamwStep& s, int count, const float* first_book, const float* second_book) {
   const int lane = static_cast<int>(threadIdx.x % kWarp);
   const float m_before = *m_scale, v_before = *v_scale;
   float first[kEach], second[kEach];
@@ -94,7 +89,7 @@ TEMPER_DEVICE void step_block(float* p, uint8_t* m, uint8_t* v, float* m_scale, 
 
 template <int W>
 __global__ void __launch_bounds__(kThreads) adamw_8bit_kernel(float* p, uint8_t* m, uint8_t* v, float* m_scales,
-                                                              float* v_scales, const float* g, Step s, int64_t n) {
+                                                              float* v_scales, const float* g, AdamwStep s, int64_t n) {
   wait_for_previous();
   __shared__ float first_book[256], second_book[256];
   first_book[threadIdx.x] = moments::value_of<true>(static_cast<int>(threadIdx.x));
@@ -115,18 +110,8 @@ __global__ void __launch_bounds__(kThreads) adamw_8bit_kernel(float* p, uint8_t*
 
 void adamw_8bit(TensorRef p, TensorRef m, TensorRef v, TensorRef m_scales, TensorRef v_scales, TensorRef g, double lr,
                 double beta1, double beta2, double eps, double weight_decay, int64_t step, double grad_scale) {
-  require(step >= 1, "bad_argument", "adamw_8bit: step is ", step, ", wanted 1 or more: steps are counted from 1");
+  const AdamwStep s = adamw_step("adamw_8bit", lr, beta1, beta2, eps, weight_decay, step, grad_scale);
   const int64_t n = p->numel();
-  const double count = static_cast<double>(step);
-  const Step s{static_cast<float>(1.0 - lr * weight_decay),
-               static_cast<float>(beta1),
-               static_cast<float>(1.0 - beta1),
-               static_cast<float>(beta2),
-               static_cast<float>(1.0 - beta2),
-               static_cast<float>(lr / (1.0 - std::pow(beta1, count))),
-               static_cast<float>(1.0 / std::sqrt(1.0 - std::pow(beta2, count))),
-               static_cast<float>(eps),
-               static_cast<float>(grad_scale)};
   const int64_t blocks = (n + kMomentBlock * kWarps - 1) / (kMomentBlock * kWarps);
   with_width(aligned(16, {p->data, g->data}) && aligned(4, {m->data, v->data}), [&](auto width) {
     constexpr int W = decltype(width)::value;
